@@ -1,0 +1,126 @@
+//! A running request on a FastCGI connection: the transport behind [`Request`](crate::Request).
+//!
+//! Output is framed as it is written, so a small answer (its output, the ends of its streams, END_REQUEST) leaves in one
+//! system call. Errors wait for output to go with: one system call fewer, and some servers do not survive an error
+//! stream that comes before the header.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::connection::{Connection, Hub, Started, Stream};
+use crate::protocol::encoder::{self, GrowingRecord};
+use crate::protocol::{ProtocolStatus, RecordType};
+use crate::request::{Input, Transport};
+
+/// Error text that is kept at most until output goes out.
+const ERROR_BUFFER: usize = 8 << 10;
+
+pub(crate) struct Exchange {
+    hub: Arc<Hub>,
+    /// Gone when the request has ended, so that the connection can be closed.
+    connection: Option<Arc<Connection>>,
+    id: u16,
+    stdin: Reader,
+    data: Reader,
+    out: Vec<u8>,
+    record: GrowingRecord,
+    errors: Vec<u8>,
+    errors_used: bool,
+}
+
+/// What has been taken from the connection, and how much of it has been read.
+struct Reader {
+    stream: Stream,
+    at: usize,
+}
+
+impl Exchange {
+    pub(crate) fn new(hub: Arc<Hub>, connection: Arc<Connection>, id: u16, started: &mut Started) -> Self {
+        let reader = |stream: &mut Stream| Reader { stream: std::mem::take(stream), at: 0 };
+        Self {
+            out: hub.buffer(),
+            hub,
+            connection: Some(connection),
+            id,
+            stdin: reader(&mut started.stdin),
+            data: reader(&mut started.data),
+            record: GrowingRecord::default(),
+            errors: Vec::new(),
+            errors_used: false,
+        }
+    }
+
+    fn close_records(&mut self) {
+        self.record.close(&mut self.out);
+        if !self.errors.is_empty() {
+            encoder::stream(RecordType::Stderr, self.id, &self.errors, &mut self.out);
+            self.errors.clear();
+            self.errors_used = true;
+        }
+    }
+}
+
+impl Transport for Exchange {
+    fn read(&mut self, input: Input, buf: &mut [u8]) -> io::Result<usize> {
+        let reader = match input {
+            Input::Stdin => &mut self.stdin,
+            Input::Data => &mut self.data,
+        };
+        if reader.at == reader.stream.bytes.len() && !reader.stream.ended {
+            let Some(connection) = &self.connection else { return Ok(0) };
+            reader.at = 0;
+            reader.stream.bytes.clear();
+            connection.read(self.id, input, &mut reader.stream, &self.hub)?;
+        }
+        let left = &reader.stream.bytes[reader.at..];
+        let count = left.len().min(buf.len());
+        buf[..count].copy_from_slice(&left[..count]);
+        reader.at += count;
+        Ok(count)
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let limit = self.hub.config.output_buffer;
+        while self.out.len() + bytes.len() > limit {
+            let (now, later) = bytes.split_at(limit.saturating_sub(self.out.len()).clamp(1, bytes.len()));
+            self.record.append(RecordType::Stdout, self.id, now, &mut self.out);
+            bytes = later;
+            self.flush()?;
+        }
+        self.record.append(RecordType::Stdout, self.id, bytes, &mut self.out);
+        Ok(())
+    }
+
+    fn write_error(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.errors.extend_from_slice(bytes);
+        if self.errors.len() > ERROR_BUFFER { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.close_records();
+        let Some(connection) = &self.connection else { return Ok(()) };
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let result = connection.send(&self.out, &self.hub);
+        self.out.clear();
+        result
+    }
+
+    fn is_aborted(&mut self) -> bool {
+        self.connection.as_ref().is_some_and(|c| c.is_aborted(self.id, &self.hub))
+    }
+
+    fn finish(&mut self, status: u32) -> io::Result<()> {
+        let Some(connection) = self.connection.take() else { return Ok(()) };
+        self.close_records();
+        encoder::end_stream(RecordType::Stdout, self.id, &mut self.out);
+        if self.errors_used {
+            encoder::end_stream(RecordType::Stderr, self.id, &mut self.out);
+        }
+        encoder::end_request(self.id, status, ProtocolStatus::RequestComplete, &mut self.out);
+        let result = connection.finish(self.id, &self.out, &self.hub);
+        self.hub.give_back(std::mem::take(&mut self.out));
+        result
+    }
+}

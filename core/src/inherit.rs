@@ -1,0 +1,92 @@
+//! Descriptors that the process was started with: descriptor 0 (the FastCGI specification, section 2.2), systemd's
+//! `LISTEN_FDS`, those that a parent process of ours hands to its workers.
+//!
+//! The environment can only be believed once, and turning a number into an owned descriptor cannot be checked by the
+//! compiler: both stand here and nowhere else.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
+
+/// The first descriptor that systemd passes (`SD_LISTEN_FDS_START`).
+const FIRST_LISTEN_FD: RawFd = 3;
+/// Set by our parent process for its workers: the numbers of the listening descriptors, separated by commas.
+pub const WORKER_FDS: &str = "FCGI_WORKER_FDS";
+
+/// The listening socket on descriptor 0, if there is one. It moves to another number, and descriptor 0 becomes
+/// `/dev/null`, so that no child process of a script ever holds the listener.
+///
+/// # Errors
+/// When descriptors cannot be duplicated.
+pub fn standard_input() -> io::Result<Option<OwnedFd>> {
+    let stdin = io::stdin();
+    if !is_listening(stdin.as_fd()) {
+        return Ok(None);
+    }
+    let listener = fcntl_dupfd_cloexec(&stdin, FIRST_LISTEN_FD)?;
+    let null = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    Ok(Some(listener))
+}
+
+/// Whether a descriptor is a socket that listens.
+pub fn is_listening(fd: impl AsFd) -> bool {
+    rustix::net::sockopt::socket_acceptconn(fd).unwrap_or(false)
+}
+
+/// The sockets that systemd passed (sd_listen_fds(3)); none when there are none or they are for another process. The
+/// variables are removed, so that scripts do not see them.
+///
+/// # Errors
+/// When `LISTEN_FDS` is no number, or names a descriptor that is not open.
+pub fn systemd() -> io::Result<Vec<OwnedFd>> {
+    let for_us = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
+    let count = std::env::var("LISTEN_FDS").ok();
+    let (true, Some(count)) = (for_us, count) else { return Ok(Vec::new()) };
+    for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+        forget(name);
+    }
+    let count: RawFd = count.parse().map_err(|_| io::Error::other(format!("LISTEN_FDS={count} is no number")))?;
+    (FIRST_LISTEN_FD..FIRST_LISTEN_FD.saturating_add(count)).map(take).collect()
+}
+
+/// The sockets that our parent process passed to this worker, if it is one.
+///
+/// # Errors
+/// When the variable does not hold numbers of open descriptors.
+pub fn parent() -> io::Result<Option<Vec<OwnedFd>>> {
+    let Ok(list) = std::env::var(WORKER_FDS) else { return Ok(None) };
+    forget(WORKER_FDS);
+    let number = |text: &str| text.parse().map_err(|_| io::Error::other(format!("{WORKER_FDS}={list} is no list")));
+    list.split(',').map(|text| take(number(text)?)).collect::<io::Result<_>>().map(Some)
+}
+
+/// Takes a descriptor by its number; it will not be passed on to child processes.
+///
+/// # Errors
+/// When no such descriptor is open.
+pub fn take(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the borrow lasts for the one call below, which fails cleanly on a number that is not open.
+    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(number.max(0)) };
+    let flags = fcntl_getfd(borrowed).map_err(|_| io::Error::other(format!("descriptor {number} is not open")))?;
+    fcntl_setfd(borrowed, flags | FdFlags::CLOEXEC)?;
+    // SAFETY: the descriptor is open, and whoever started us passed it for us alone to own; each number is taken once,
+    // because the variables that name them are removed when they are read.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Lets a descriptor be passed on to a child process; gives its number there.
+///
+/// # Errors
+/// When the flags cannot be changed.
+pub fn pass_on(fd: &OwnedFd) -> io::Result<RawFd> {
+    fcntl_setfd(fd, fcntl_getfd(fd)? - FdFlags::CLOEXEC)?;
+    Ok(fd.as_raw_fd())
+}
+
+fn forget(name: &str) {
+    // SAFETY: called while the process starts, before it has a second thread that could read the environment.
+    unsafe { std::env::remove_var(name) };
+}

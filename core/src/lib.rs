@@ -1,0 +1,53 @@
+//! FastCGI 1.0 for applications. Knows no scripting language.
+//!
+//! # The walk of one request
+//!
+//! ```text
+//! listener -> connection -> protocol -> request -> your program -> request -> protocol -> connection
+//! ```
+//!
+//! In the order in which a request meets them:
+//!
+//! * [`address`], [`inherit`], [`listener`]: where requests come from, and from whom they may come.
+//! * `poll`, `hub`, `connection`: sockets, bytes, and which thread does what; private.
+//! * [`protocol`]: bytes to records to requests, and back; no I/O.
+//! * [`gateway`]: what web servers get wrong about variables, put right.
+//! * [`server`]: the accept loop.
+//! * [`request`]: what a program sees and says.
+//! * [`cgi`]: the same request type for a process that was started for one request.
+//! * [`client`]: the web server's side.
+//! * [`signals`]: what stops a server.
+//!
+//! # A program in ten lines
+//!
+//! ```no_run
+//! use std::io::Write;
+//!
+//! let server = fcgi_core::Server::builder().listen(&"unix:/tmp/hello.sock".parse()?)?.start()?;
+//! let mut count = 0;
+//! while let Some(mut request) = server.accept()? {
+//!     count += 1;
+//!     write!(request.stdout(), "Content-Type: text/html\r\n\r\nHello world!<br>Request number {count}.")?;
+//!     request.finish(0)?;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod address;
+mod connection;
+mod exchange;
+pub mod gateway;
+mod hub;
+pub mod inherit;
+pub mod listener;
+mod poll;
+pub mod protocol;
+pub mod request;
+pub mod server;
+
+pub use address::Address;
+pub use listener::{AllowList, ListenError, Listener};
+pub use protocol::{Params, ProtocolStatus, Role};
+pub use request::Request;
+pub use server::{Server, ServerConfig};

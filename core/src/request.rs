@@ -1,0 +1,200 @@
+//! What a program sees of one request: role, variables, input; and what it writes: output, errors, an exit status.
+//!
+//! The same type serves FastCGI, plain CGI and tests: they differ in the [`Transport`] behind it.
+
+use std::io::{self, Read, Write};
+
+pub use crate::protocol::session::Input;
+use crate::protocol::{Params, Role};
+
+/// What carries a request's streams. Programs use [`Request`]; this is implemented by what can carry one.
+pub trait Transport: Send {
+    /// Reads the next bytes of an input stream into `buf`, waiting for them; 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// `ConnectionAborted` when the server has gone or took the request back, `TimedOut` when nothing came for too long.
+    fn read(&mut self, input: Input, buf: &mut [u8]) -> io::Result<usize>;
+    /// Takes output; it is sent when enough has come together.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when nobody is there to read it, `TimedOut` when it was not read for too long.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Takes text for the server's error log.
+    ///
+    /// # Errors
+    /// As for [`write`](Transport::write).
+    fn write_error(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Sends what has been written.
+    ///
+    /// # Errors
+    /// As for [`write`](Transport::write).
+    fn flush(&mut self) -> io::Result<()>;
+    /// Whether the answer is no longer wanted. Costs a system call at most.
+    fn is_aborted(&mut self) -> bool;
+    /// Sends what is left and ends the request. Called once.
+    ///
+    /// # Errors
+    /// As for [`write`](Transport::write).
+    fn finish(&mut self, status: u32) -> io::Result<()>;
+}
+
+/// One request.
+///
+/// Reading and writing block. A request that is dropped unfinished ends with status 1, and with an error page when
+/// nothing had been written: so a panic costs an answer, never a waiting client.
+///
+/// ```no_run
+/// use std::io::{Read, Write};
+///
+/// let server = fcgi_core::Server::builder().listen(&"127.0.0.1:9000".parse()?)?.start()?;
+/// while let Some(mut request) = server.accept()? {
+///     let mut body = Vec::new();
+///     request.stdin().read_to_end(&mut body)?;
+///     let name = request.params().get_str("REMOTE_ADDR").unwrap_or("stranger").to_owned();
+///     write!(request.stdout(), "Content-Type: text/plain\r\n\r\nHello {name}, {} bytes.\n", body.len())?;
+///     request.finish(0)?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Request {
+    role: Role,
+    params: Params,
+    transport: Box<dyn Transport>,
+    written: u64,
+    finished: bool,
+}
+
+impl Request {
+    /// A request over a transport of your own.
+    pub fn new(role: Role, params: Params, transport: Box<dyn Transport>) -> Self {
+        Self { role, params, transport, written: 0, finished: false }
+    }
+
+    /// What is asked of the program.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The CGI variables (RFC 3875, section 4.1), and `FCGI_ROLE`.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The variables, to be put right before a program sees them.
+    pub fn params_mut(&mut self) -> &mut Params {
+        &mut self.params
+    }
+
+    /// The request body. `CONTENT_LENGTH` says how long it is, if the server knew; the end of the stream always does.
+    pub fn stdin(&mut self) -> InputStream<'_> {
+        InputStream { request: self, input: Input::Stdin }
+    }
+
+    /// The file that a Filter transforms; empty for other roles.
+    pub fn data(&mut self) -> InputStream<'_> {
+        InputStream { request: self, input: Input::Data }
+    }
+
+    /// Where the CGI response goes: header lines, an empty line, the body (RFC 3875, section 6).
+    pub fn stdout(&mut self) -> Stdout<'_> {
+        Stdout(self)
+    }
+
+    /// Where text for the server's error log goes.
+    pub fn stderr(&mut self) -> Stderr<'_> {
+        Stderr(self)
+    }
+
+    /// Bytes written to [`stdout`](Self::stdout) so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether the answer is no longer wanted: the server took the request back, or its connection is gone.
+    pub fn is_aborted(&mut self) -> bool {
+        !self.finished && self.transport.is_aborted()
+    }
+
+    /// Whether [`finish`](Self::finish) was called.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Ends the request: what was written is sent, and the server learns the exit status. What is read and written
+    /// afterwards is nothing. Called again, it does nothing.
+    ///
+    /// # Errors
+    /// When the rest of the answer could not be sent; the request has ended all the same.
+    pub fn finish(&mut self, status: u32) -> io::Result<()> {
+        if std::mem::replace(&mut self.finished, true) {
+            return Ok(());
+        }
+        self.transport.finish(status)
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        if !self.finished {
+            if self.written == 0 {
+                let _ =
+                    self.transport.write(crate::protocol::session::plain_page("500 Internal Server Error").as_bytes());
+            }
+            let _ = self.finish(1);
+        }
+    }
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request").field("role", &self.role).field("params", &self.params).finish_non_exhaustive()
+    }
+}
+
+/// An input stream of a request.
+pub struct InputStream<'a> {
+    request: &'a mut Request,
+    input: Input,
+}
+
+impl Read for InputStream<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.request.finished || buf.is_empty() {
+            return Ok(0);
+        }
+        self.request.transport.read(self.input, buf)
+    }
+}
+
+/// The output of a request. [`flush`](Write::flush) sends; without it, output is sent when enough has come together.
+pub struct Stdout<'a>(&'a mut Request);
+
+impl Write for Stdout<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.0.finished {
+            self.0.transport.write(bytes)?;
+            self.0.written += bytes.len() as u64;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.0.finished { Ok(()) } else { self.0.transport.flush() }
+    }
+}
+
+/// The error stream of a request.
+pub struct Stderr<'a>(&'a mut Request);
+
+impl Write for Stderr<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.0.finished {
+            self.0.transport.write_error(bytes)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

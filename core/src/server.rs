@@ -1,0 +1,276 @@
+//! The accept loop: listeners and connections go in, requests come out.
+//!
+//! Requests, not connections, are what is scheduled. Every thread that wants work calls [`Server::accept`]; the thread
+//! that the poll set wakes reads and parses, and works on what it found. A connection that idles, stutters or reads
+//! slowly has no thread.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::address::Address;
+use crate::connection::{Connection, Hub};
+use crate::exchange::Exchange;
+use crate::gateway;
+use crate::hub::{self, Config};
+use crate::listener::{AllowList, ListenError, Listener};
+use crate::poll::Token;
+use crate::request::Request;
+
+/// A request that has been read this long ago may have lost its client since.
+const STALE: Duration = Duration::from_millis(5);
+/// How often timeouts are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What a server is made of. See [`Server::builder`].
+#[derive(Debug, Default)]
+pub struct Builder {
+    listeners: Vec<Listener>,
+    allowed: AllowList,
+    config: Config,
+    drain_on: Option<OwnedFd>,
+}
+
+impl Builder {
+    /// Listens on an address, besides those given before.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn listen(mut self, address: &Address) -> Result<Self, ListenError> {
+        self.listeners.push(Listener::bind(address)?);
+        Ok(self)
+    }
+
+    /// Takes over a listener.
+    #[must_use]
+    pub fn listener(mut self, listener: Listener) -> Self {
+        self.listeners.push(listener);
+        self
+    }
+
+    /// Lets only these TCP peers connect.
+    #[must_use]
+    pub fn allow(mut self, allowed: AllowList) -> Self {
+        self.allowed = allowed;
+        self
+    }
+
+    /// Sets limits, timeouts and the number of threads.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Stops gracefully when this descriptor becomes readable, as by [`Server::drain`].
+    #[must_use]
+    pub fn drain_on(mut self, fd: OwnedFd) -> Self {
+        self.drain_on = Some(fd);
+        self
+    }
+
+    /// Starts to serve: connections are accepted as soon as somebody calls [`Server::accept`].
+    ///
+    /// # Errors
+    /// When the system has no poll set or event for us.
+    pub fn start(self) -> io::Result<Server> {
+        let hub = Hub::new(self.config)?;
+        for (number, listener) in self.listeners.iter().enumerate() {
+            hub.poll.add_listener(listener, Token::Listener(number as u32))?;
+        }
+        if let Some(fd) = &self.drain_on {
+            hub.poll.add_signal(fd, Token::Drain)?;
+        }
+        Ok(Server {
+            hub: Arc::new(hub),
+            listeners: Mutex::new(self.listeners),
+            allowed: self.allowed,
+            drain_on: Mutex::new(self.drain_on),
+            events: Mutex::default(),
+            resting: AtomicBool::new(false),
+            last_tick: AtomicU32::new(0),
+            start: Instant::now(),
+        })
+    }
+}
+
+/// A FastCGI server. Threads share it by reference and call [`accept`](Self::accept) each.
+#[derive(Debug)]
+pub struct Server {
+    hub: Arc<Hub>,
+    listeners: Mutex<Vec<Listener>>,
+    allowed: AllowList,
+    drain_on: Mutex<Option<OwnedFd>>,
+    /// Events that came in one batch and have not been handled.
+    events: Mutex<VecDeque<Token>>,
+    /// No connections are accepted for the moment: descriptors are short.
+    resting: AtomicBool,
+    last_tick: AtomicU32,
+    start: Instant,
+}
+
+impl Server {
+    /// Begins to describe a server.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The next request, waiting for it. `None` when the server has been told to stop and nothing is left to do.
+    ///
+    /// # Errors
+    /// When the system fails us; a peer cannot cause one.
+    pub fn accept(&self) -> io::Result<Option<Request>> {
+        let mut read_at = None;
+        loop {
+            if let Some(request) = self.take_ready(read_at) {
+                return Ok(Some(request));
+            }
+            if self.hub.is_draining() && !self.hub.owes() {
+                self.hub.poll.wake_one();
+                return Ok(None);
+            }
+            match self.next_event()? {
+                Some(token) => {
+                    read_at = Some(Instant::now());
+                    self.handle(token)?;
+                }
+                None => self.tick(),
+            }
+        }
+    }
+
+    /// Stops gracefully: nothing new is accepted, idle connections are closed, requests that have begun are answered;
+    /// then every [`accept`](Self::accept) gives `None`.
+    pub fn drain(&self) {
+        self.hub.drain();
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        for listener in listeners.drain(..) {
+            self.hub.poll.remove(&listener);
+        }
+        drop(listeners);
+        for connection in self.hub.connections() {
+            connection.drain(&self.hub);
+        }
+        self.hub.poll.wake_one();
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.hub.connection_count()
+    }
+
+    /// Where the server listens.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|l| l.address().clone()).collect()
+    }
+
+    /// Takes a request that is ready. `read_at` is when this thread saw it come; without, it lay in the queue.
+    fn take_ready(&self, read_at: Option<Instant>) -> Option<Request> {
+        while let Some((connection, id)) = self.hub.take_ready() {
+            let has_waited = read_at.is_none_or(|t| t.elapsed() > STALE);
+            if let Some(mut started) = connection.start(id, &self.hub, has_waited) {
+                let length = started.stdin.ended.then_some(started.stdin.bytes.len());
+                gateway::put_right(&mut started.params, length);
+                let exchange = Exchange::new(self.hub.clone(), connection, id, &mut started);
+                return Some(Request::new(started.role, started.params, Box::new(exchange)));
+            }
+        }
+        None
+    }
+
+    /// The next event, waiting for it; `None` when it is time to look at timeouts.
+    fn next_event(&self) -> io::Result<Option<Token>> {
+        let batched = || self.events.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        if let Some(token) = batched() {
+            return Ok(Some(token));
+        }
+        let timeout = (self.hub.connection_count() > 0 || self.resting.load(SeqCst)).then_some(TICK);
+        let mut tokens = Vec::with_capacity(64);
+        self.hub.wait(&mut tokens, timeout)?;
+        let mut tokens = tokens.into_iter();
+        let first = tokens.next();
+        if tokens.len() > 0 {
+            self.events.lock().unwrap_or_else(PoisonError::into_inner).extend(tokens);
+        }
+        let second = self.start.elapsed().as_secs() as u32;
+        if self.last_tick.swap(second, SeqCst) != second {
+            self.tick();
+        }
+        Ok(first)
+    }
+
+    fn handle(&self, token: Token) -> io::Result<()> {
+        match token {
+            Token::Listener(number) => self.accept_connection(number),
+            Token::Connection { .. } => {
+                if let Some(connection) = self.hub.connection(token) {
+                    connection.on_event(&self.hub);
+                }
+                Ok(())
+            }
+            Token::Wake => {
+                self.hub.poll.woken();
+                Ok(())
+            }
+            Token::Drain => {
+                if let Some(fd) = self.drain_on.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    self.hub.poll.remove(&fd);
+                    self.drain();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Accepts one connection. One at a time: another process that shares the listener may be idle, and what this one
+    /// accepts it must also serve.
+    fn accept_connection(&self, number: u32) -> io::Result<()> {
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(listener) = listeners.get(number as usize) else { return Ok(()) };
+        if self.hub.connection_count() >= self.hub.config.max_connections {
+            tracing::warn!("{} connections are open: no more for now (--max-connections)", self.hub.connection_count());
+            self.rest(&listeners);
+            return Ok(());
+        }
+        let tcp = matches!(listener.address(), Address::Tcp { .. });
+        match listener.accept(&self.allowed) {
+            Ok(Some(socket)) => {
+                drop(listeners);
+                Connection::open(&self.hub, socket, tcp);
+            }
+            Ok(None) => {}
+            Err(e) => {
+                tracing::error!("cannot accept connections for now: {e}");
+                self.rest(&listeners);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks away from the listeners until the next tick.
+    fn rest(&self, listeners: &[Listener]) {
+        if !self.resting.swap(true, SeqCst) {
+            listeners.iter().for_each(|l| self.hub.poll.remove(l));
+        }
+    }
+
+    fn tick(&self) {
+        if self.resting.swap(false, SeqCst) {
+            let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            for (number, listener) in listeners.iter().enumerate() {
+                if let Err(e) = self.hub.poll.add_listener(listener, Token::Listener(number as u32)) {
+                    tracing::error!("cannot listen on {} any more: {e}", listener.address());
+                }
+            }
+        }
+        for connection in self.hub.connections() {
+            connection.check_time(&self.hub);
+        }
+    }
+}
+
+/// The configuration's type, for the documentation of [`Builder::config`].
+pub type ServerConfig = hub::Config;
