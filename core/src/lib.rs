@@ -15,8 +15,9 @@
 //! * [`server`]: the accept loop.
 //! * [`request`]: what a program sees and says.
 //! * [`cgi`]: the same request type for a process that was started for one request.
+//! * [`script`], [`interpreter`], [`child`]: which file a request runs, the seam to a language, child processes of scripts.
 //! * [`client`]: the web server's side.
-//! * [`signals`]: what stops a server.
+//! * [`signals`], [`thread`]: what stops a server; threads that each have a working directory.
 //!
 //! # A program in ten lines
 //!
@@ -35,18 +36,25 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod address;
+pub mod cgi;
+pub mod child;
 mod connection;
 mod exchange;
 pub mod gateway;
 mod hub;
 pub mod inherit;
+pub mod interpreter;
 pub mod listener;
 mod poll;
 pub mod protocol;
 pub mod request;
+pub mod script;
 pub mod server;
+pub mod signals;
+pub mod thread;
 
 pub use address::Address;
+pub use interpreter::Interpreter;
 pub use listener::{AllowList, ListenError, Listener};
 pub use protocol::{Params, ProtocolStatus, Role};
 pub use request::Request;

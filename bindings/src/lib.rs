@@ -1,0 +1,18 @@
+//! The FastCGI core wrapped for script languages.
+//!
+//! Each language is a module behind a feature of its name, and implements [`fcgi_core::Interpreter`]. The modules have
+//! the same files with the same duties:
+//!
+//! | file | duty |
+//! | --- | --- |
+//! | `mod` | what an unmodified script can rely on |
+//! | `engine` | start the interpreter once; run a script for a request |
+//! | `context` | what the interpreter's functions reach of the request that runs |
+//! | `stdio` | the standard streams of the request |
+//! | `process` | environment and child processes |
+//! | `functions` | library functions that must know about requests |
+//! | `isolation` | put back what a script changed |
+//! | `plain` | the interpreter as it is without requests: on a terminal, under CGI |
+
+#[cfg(feature = "lua")]
+pub mod lua;

@@ -1,0 +1,148 @@
+//! What the functions of the interpreter reach of the request that runs. One interpreter lives in one thread, and so does
+//! its context.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::io::{self, Read, Write};
+
+use fcgi_core::{Request, child::Streams};
+use mlua::lua_CFunction;
+
+/// How a script ended itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exit {
+    pub(super) status: i32,
+    /// `os.exit(_, true)`: pending variables are closed and finalizers run.
+    pub(super) close: bool,
+}
+
+/// What the script did that costs more than comparing tables to undo.
+#[derive(Default)]
+pub(super) struct Traces {
+    pub(super) collector: Cell<bool>,
+    pub(super) locale: Cell<bool>,
+    pub(super) random: Cell<bool>,
+    pub(super) buffering: Cell<bool>,
+    pub(super) registry: Cell<bool>,
+    /// Tables with a `__gc` metamethod were made.
+    pub(super) finalizers: Cell<bool>,
+    /// Userdata was made, such as files: what is left of it must be collected, for files are flushed and closed then.
+    pub(super) userdata: Cell<bool>,
+}
+
+/// Library functions that ours call.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Originals {
+    pub(super) setmetatable: Option<lua_CFunction>,
+    pub(super) debug_setmetatable: Option<lua_CFunction>,
+    pub(super) getregistry: Option<lua_CFunction>,
+    pub(super) collectgarbage: Option<lua_CFunction>,
+    pub(super) randomseed: Option<lua_CFunction>,
+    pub(super) setlocale: Option<lua_CFunction>,
+    pub(super) pcall: Option<lua_CFunction>,
+    pub(super) xpcall: Option<lua_CFunction>,
+    pub(super) resume: Option<lua_CFunction>,
+    pub(super) require: Option<lua_CFunction>,
+    pub(super) io_flush: Option<lua_CFunction>,
+    pub(super) file_flush: Option<lua_CFunction>,
+    pub(super) file_setvbuf: Option<lua_CFunction>,
+    pub(super) io_write: Option<lua_CFunction>,
+    pub(super) io_read: Option<lua_CFunction>,
+    pub(super) file_write: Option<lua_CFunction>,
+    pub(super) file_read: Option<lua_CFunction>,
+}
+
+#[derive(Default)]
+pub(super) struct Context {
+    pub(super) request: RefCell<Option<Request>>,
+    pub(super) children: RefCell<Option<Streams>>,
+    pub(super) exit: Cell<Option<Exit>>,
+    pub(super) traces: Traces,
+    pub(super) originals: Cell<Originals>,
+    /// Counts whenever the script looks at its request or answers.
+    pub(super) looks: Cell<u64>,
+    /// How deep `require` is in itself.
+    pub(super) loading: Cell<i32>,
+    /// Some module changed globals as it was loaded.
+    pub(super) modules_changed: Cell<bool>,
+    /// Modules whose changes stand in this request.
+    pub(super) applied: RefCell<HashSet<Vec<u8>>>,
+    /// Modules that are not to be kept.
+    pub(super) volatile: RefCell<Vec<Vec<u8>>>,
+    pub(super) warnings: Cell<bool>,
+    pub(super) warning_continues: Cell<bool>,
+    /// Other interpreters run in this process.
+    pub(super) shared_process: Cell<bool>,
+}
+
+thread_local! {
+    static CONTEXT: Context = Context::default();
+}
+
+/// Calls `f` with this thread's context.
+pub(super) fn with<R>(f: impl FnOnce(&Context) -> R) -> R {
+    CONTEXT.with(f)
+}
+
+impl Context {
+    /// The script looked at its request.
+    pub(super) fn looked(&self) {
+        self.looks.set(self.looks.get() + 1);
+    }
+
+    /// Does something with the request; nothing when there is none.
+    pub(super) fn request<R>(&self, f: impl FnOnce(&mut Request) -> R) -> Option<R> {
+        self.request.borrow_mut().as_mut().map(f)
+    }
+
+    pub(super) fn read_stdin(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.looked();
+        self.request(|request| match self.children.borrow_mut().as_mut() {
+            Some(children) => children.read_body(request, buf),
+            None => request.stdin().read(buf),
+        })
+        .unwrap_or(Ok(0))
+    }
+
+    pub(super) fn write_stdout(&self, bytes: &[u8]) -> io::Result<()> {
+        self.looked();
+        self.request(|request| request.stdout().write_all(bytes)).unwrap_or(Ok(()))
+    }
+
+    pub(super) fn write_stderr(&self, bytes: &[u8]) -> io::Result<()> {
+        self.looked();
+        match self.request(|request| request.stderr().write_all(bytes)) {
+            Some(result) => result,
+            // Between requests there is only our own log.
+            None => io::stderr().write_all(bytes),
+        }
+    }
+
+    /// A variable of the request.
+    pub(super) fn param(&self, name: &[u8], found: impl FnOnce(&[u8])) -> bool {
+        let request = self.request.borrow();
+        let value = request.as_ref().and_then(|r| r.params().get(name));
+        if value.is_some() || is_cgi_variable(name) {
+            self.looked();
+        }
+        value.map(found).is_some()
+    }
+
+    /// Forgets what belongs to one request.
+    pub(super) fn reset(&self) {
+        self.exit.set(None);
+        self.loading.set(0);
+        self.warnings.set(false);
+        self.warning_continues.set(false);
+        if self.modules_changed.get() {
+            self.applied.borrow_mut().clear();
+        }
+    }
+}
+
+/// Whether a variable is one that web servers set, though this request may lack it.
+fn is_cgi_variable(name: &[u8]) -> bool {
+    const BEGINNINGS: [&[u8]; 8] =
+        [b"HTTP_", b"REQUEST_", b"REMOTE_", b"SCRIPT_", b"SERVER_", b"PATH_", b"CONTENT_", b"QUERY_STRING"];
+    BEGINNINGS.iter().any(|start| name.starts_with(start))
+}

@@ -1,0 +1,326 @@
+//! The interpreter of one thread: started once, then one script run after another.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, OsString, c_int};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::ptr;
+
+use anyhow::Context as _;
+use fcgi_core::script::Cache;
+use fcgi_core::{Interpreter, Request};
+use mlua::ffi::{self, lua_State};
+use mlua::{Lua, LuaOptions, StdLib};
+
+use super::isolation::Baseline;
+use super::stdio::Files;
+use super::{context, functions};
+
+/// How scripts are run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The name that stands before error messages and in `arg[-1]`: that of the program.
+    pub program: OsString,
+    /// Arguments of the script.
+    pub arguments: Vec<OsString>,
+    /// Error pages tell what went wrong.
+    pub display_errors: bool,
+    /// Other interpreters run in this process.
+    pub shared_process: bool,
+}
+
+/// A Lua state that serves requests.
+pub struct Engine {
+    /// Owns the state that `l` points to.
+    _lua: Lua,
+    l: *mut lua_State,
+    options: Options,
+    files: Files,
+    baseline: Baseline,
+    scripts: Cache<Function>,
+    directory: Option<PathBuf>,
+}
+
+/// A compiled script, kept in the registry of its state.
+struct Function {
+    l: *mut lua_State,
+    reference: c_int,
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        // SAFETY: the engine, which owns state and function, drops its scripts before its state.
+        unsafe { ffi::luaL_unref(self.l, ffi::LUA_REGISTRYINDEX, self.reference) };
+    }
+}
+
+/// How a script ended.
+struct Ended {
+    status: u32,
+    /// What `lua` would print.
+    error: Option<Vec<u8>>,
+}
+
+impl Engine {
+    /// Starts the interpreter, for this thread.
+    ///
+    /// # Errors
+    /// When the system has no memory for it.
+    pub fn new(options: Options) -> anyhow::Result<Self> {
+        let (lua, l) = new_state()?;
+        context::with(|c| c.shared_process.set(options.shared_process));
+        // SAFETY: all libraries are open, and the state stays in this thread: `Engine` is not `Send`.
+        let files = unsafe { Files::install(l) }.context("cannot make the standard streams")?;
+        // SAFETY: as above; the collector is set as `lua` sets it.
+        let baseline = unsafe {
+            functions::install(l);
+            ffi::lua_gc(l, ffi::LUA_GCRESTART);
+            ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
+            Baseline::take(l)
+        };
+        Ok(Self { _lua: lua, l, options, files, baseline, scripts: Cache::default(), directory: None })
+    }
+
+    fn run(&mut self, script: &Path) -> Ended {
+        if let Err(e) = self.enter_directory(script) {
+            return self.failed(format!("cannot enter the directory of {}: {e}", script.display()).as_bytes());
+        }
+        let l = self.l;
+        let function = match self.scripts.get(script, |path| compile(l, path)) {
+            Ok(function) => function.reference,
+            Err(message) => return self.failed(&message),
+        };
+        // SAFETY: the function is one of this state; `call_script` is called in protected mode, as `lua` does.
+        let (status, message) = unsafe {
+            set_arguments(l, &self.options, script);
+            ffi::lua_pushcfunction(l, call_script);
+            ffi::lua_rawgeti(l, ffi::LUA_REGISTRYINDEX, function.into());
+            let mut pushed = 1;
+            for argument in &self.options.arguments {
+                ffi::lua_pushlstring(l, argument.as_bytes().as_ptr().cast(), argument.len());
+                pushed += 1;
+            }
+            let status = ffi::lua_pcall(l, pushed, 1, 0);
+            let message = take_message(l);
+            (status, message)
+        };
+        if let Some(exit) = context::with(|c| c.exit.get()) {
+            return Ended { status: exit.status as u32 & 0xff, error: None };
+        }
+        match message {
+            Some(message) => self.failed(&message),
+            None if status != ffi::LUA_OK => self.failed(b"(error object is not a string)"),
+            None => Ended { status: 0, error: None },
+        }
+    }
+
+    fn failed(&self, message: &[u8]) -> Ended {
+        let mut text = self.options.program.as_bytes().to_vec();
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(message);
+        text.push(b'\n');
+        Ended { status: 1, error: Some(text) }
+    }
+
+    /// A script runs in its own directory, as under CGI.
+    fn enter_directory(&mut self, script: &Path) -> io::Result<()> {
+        let directory = script.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if self.directory.as_deref() != Some(directory) {
+            std::env::set_current_dir(directory)?;
+            self.directory = Some(directory.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Lets finalizers run and files be closed, as the end of the process would.
+    fn collect(&mut self) {
+        let l = self.l;
+        let (finalizers, userdata) = context::with(|c| (c.traces.finalizers.take(), c.traces.userdata.take()));
+        if !finalizers && !userdata {
+            return;
+        }
+        // SAFETY: the collector runs in a state that no function is active in.
+        unsafe {
+            // Finalizers may need globals: what no global holds is finalized first.
+            if finalizers {
+                ffi::lua_gc(l, ffi::LUA_GCCOLLECT);
+            }
+            self.restore();
+            ffi::lua_gc(l, ffi::LUA_GCCOLLECT);
+        }
+        context::with(|c| c.traces.userdata.set(false));
+    }
+
+    fn restore(&mut self) {
+        // SAFETY: the state is this thread's, no function is active in it; running out of memory here ends the process.
+        unsafe {
+            ffi::lua_settop(self.l, 0);
+            context::with(|c| self.baseline.restore(self.l, c));
+        }
+    }
+}
+
+/// What a client gets when a script fails before it said anything.
+fn error_page(details: &[u8]) -> Vec<u8> {
+    let head = "Status: 500 Internal Server Error\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n";
+    let text = "500 Internal Server Error\n";
+    [head.as_bytes(), text.as_bytes(), if details.is_empty() { b"" } else { b"\n" }, details].concat()
+}
+
+impl Interpreter for Engine {
+    fn serve(&mut self, script: &Path, request: Request) {
+        context::with(|c| *c.request.borrow_mut() = Some(request));
+        let ended = self.run(script);
+        let quick = context::with(|c| c.exit.get()).is_some_and(|exit| !exit.close);
+        if quick {
+            // The process would end without finalizers; what they say is not heard.
+            self.files.flush();
+        } else {
+            if let Some(error) = &ended.error {
+                context::with(|c| c.request(|request| request.stderr().write_all(error).is_ok()));
+            }
+            self.collect();
+            self.files.flush();
+        }
+        let request = context::with(|c| c.request.take());
+        if let Some(mut request) = request {
+            if let Some(children) = context::with(|c| c.children.take()) {
+                children.finish(&mut request);
+            }
+            if request.written() == 0 && !request.is_finished() {
+                let details = ended.error.as_deref().filter(|_| self.options.display_errors).unwrap_or_default();
+                let _ = request.stdout().write_all(&error_page(details));
+            }
+            let _ = request.finish(ended.status);
+        }
+        if quick {
+            self.collect();
+        }
+        self.restore();
+        self.files.reset();
+        context::with(|c| {
+            if c.traces.buffering.take() {
+                self.files.reset_buffering();
+            }
+            c.reset();
+        });
+    }
+}
+
+/// A Lua state with all libraries, able to load C modules; and the pointer to it, which is good as long as its owner.
+pub(super) fn new_state() -> anyhow::Result<(Lua, *mut lua_State)> {
+    // SAFETY: scripts are trusted with what `lua` trusts them with.
+    let lua = unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::new().catch_rust_panics(false)) };
+    // SAFETY: one value is pushed, as promised.
+    let pointer = unsafe { lua.exec_raw::<mlua::LightUserData>((), |l| ffi::lua_pushlightuserdata(l, l.cast())) };
+    let pointer = pointer.map_err(|e| anyhow::anyhow!("cannot start Lua: {e}"))?;
+    Ok((lua, pointer.0.cast()))
+}
+
+fn compile(l: *mut lua_State, path: &Path) -> Result<Function, Vec<u8>> {
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| b"a script's name has a zero byte".to_vec())?;
+    // SAFETY: loading does not raise errors; its result is taken off the stack.
+    unsafe {
+        if ffi::luaL_loadfilex(l, name.as_ptr(), ptr::null()) == ffi::LUA_OK {
+            Ok(Function { l, reference: ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX) })
+        } else {
+            let message = CStr::from_ptr(ffi::lua_tostring(l, -1)).to_bytes().to_vec();
+            ffi::lua_pop(l, 1);
+            Err(message)
+        }
+    }
+}
+
+/// Sets the global `arg`: the script at 0, its arguments behind it, the program before it.
+///
+/// # Safety
+/// `l` is a Lua state of this thread.
+pub(super) unsafe fn set_arguments(l: *mut lua_State, options: &Options, script: &Path) {
+    let push = |text: &[u8]| {
+        // SAFETY: the caller's promise.
+        unsafe { ffi::lua_pushlstring(l, text.as_ptr().cast(), text.len()) };
+    };
+    // SAFETY: the caller's promise; plain stack operations.
+    unsafe {
+        ffi::lua_createtable(l, options.arguments.len() as c_int, 2);
+        push(options.program.as_bytes());
+        ffi::lua_rawseti(l, -2, -1);
+        push(script.as_os_str().as_bytes());
+        ffi::lua_rawseti(l, -2, 0);
+        for (at, argument) in options.arguments.iter().enumerate() {
+            push(argument.as_bytes());
+            ffi::lua_rawseti(l, -2, at as i64 + 1);
+        }
+        ffi::lua_setglobal(l, c"arg".as_ptr());
+    }
+}
+
+/// Calls the script with its arguments, in a C function's frame, so that tracebacks end as those of `lua` do. Gives nil,
+/// or what to say about the error.
+pub(super) unsafe extern "C-unwind" fn call_script(l: *mut lua_State) -> c_int {
+    // SAFETY: the script and its arguments are the whole stack; the message handler goes below them.
+    unsafe {
+        let arguments = ffi::lua_gettop(l) - 1;
+        make_globals_fresh(l);
+        ffi::lua_pushcfunction(l, describe_error);
+        ffi::lua_insert(l, 1);
+        if ffi::lua_pcall(l, arguments, 0, 1) == ffi::LUA_OK {
+            ffi::lua_pushnil(l);
+        } else if ffi::lua_tostring(l, -1).is_null() {
+            ffi::lua_pushstring(l, c"(error message not a string)".as_ptr());
+        }
+        1
+    }
+}
+
+/// The script's function is used again and again: its `_ENV` must be the globals, whatever it was set to.
+unsafe fn make_globals_fresh(l: *mut lua_State) {
+    // SAFETY: the function is at 1, and a script has one upvalue, if it has any.
+    unsafe {
+        ffi::lua_rawgeti(l, ffi::LUA_REGISTRYINDEX, ffi::LUA_RIDX_GLOBALS);
+        if !ffi::lua_getupvalue(l, 1, 1).is_null() {
+            let same = ffi::lua_rawequal(l, -1, -2) != 0;
+            ffi::lua_pop(l, 1);
+            if !same {
+                // Not by setting it: functions that were kept by modules share the old one.
+                if ffi::luaL_loadstring(l, c"return _ENV".as_ptr()) == ffi::LUA_OK {
+                    ffi::lua_upvaluejoin(l, 1, 1, -1, 1);
+                }
+                ffi::lua_pop(l, 1);
+            }
+        }
+        ffi::lua_pop(l, 1);
+    }
+}
+
+/// What `lua` does with an error: a text gets a traceback, another value its `__tostring`.
+unsafe extern "C-unwind" fn describe_error(l: *mut lua_State) -> c_int {
+    // SAFETY: plain stack operations.
+    unsafe {
+        if context::with(|c| c.exit.get().is_some()) {
+            return 1;
+        }
+        let mut message = ffi::lua_tostring(l, 1);
+        if message.is_null() {
+            if ffi::luaL_callmeta(l, 1, c"__tostring".as_ptr()) != 0 && ffi::lua_type(l, -1) == ffi::LUA_TSTRING {
+                return 1;
+            }
+            let kind = ffi::lua_typename(l, ffi::lua_type(l, 1));
+            message = ffi::lua_pushfstring(l, c"(error object is a %s value)".as_ptr(), kind);
+        }
+        ffi::luaL_traceback(l, l, message, 1);
+        1
+    }
+}
+
+/// Takes what `call_script` left: nothing, or a message, which ends at its first zero byte as all that C prints.
+pub(super) unsafe fn take_message(l: *mut lua_State) -> Option<Vec<u8>> {
+    // SAFETY: one value is on the stack.
+    unsafe {
+        let text = ffi::lua_tostring(l, -1);
+        let message = (!text.is_null()).then(|| CStr::from_ptr(text).to_bytes().to_vec());
+        ffi::lua_settop(l, 0);
+        message
+    }
+}

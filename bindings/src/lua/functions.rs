@@ -1,0 +1,556 @@
+//! Library functions that must know about requests: those that would end the process, see its environment, start
+//! children, or change something that is put back only when it was changed.
+//!
+//! Most are the library's own functions, called in the same frame with something done before or after: arguments, results
+//! and error messages stay theirs.
+//!
+//! # How a script ends from wherever it stands
+//!
+//! `os.exit` raises an error, which Lua code may catch (`pcall`, coroutines). So the functions that can catch it raise it
+//! again, and a hook raises it at the next instruction wherever else it was caught. The error's value is nil, because
+//! `__close` metamethods see it: under `os.exit(_, true)` Lua calls them without an error.
+//!
+//! Lua's errors are long jumps. No function here has anything to drop when it calls into Lua.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr;
+
+use mlua::ffi::{self, lua_State};
+use mlua::lua_CFunction;
+
+use super::context::{self, Exit, Originals};
+use super::process::{self, Popen};
+use super::stdio::{self, CookieFunctions, FILE_HANDLE, LuaStream};
+
+/// The status of a program that SIGPIPE has killed, as shells report it.
+const CLIENT_GONE: i32 = 128 + libc::SIGPIPE;
+
+/// Replaces the functions in the library tables.
+///
+/// # Safety
+/// `l` is a Lua state with all libraries open, used by this thread only, with some stack to spare.
+pub(super) unsafe fn install(l: *mut lua_State) {
+    // SAFETY: the caller's promise; each field is a C function of the library.
+    unsafe {
+        let originals = Originals {
+            setmetatable: replace(l, c"_G", c"setmetatable", setmetatable),
+            debug_setmetatable: replace(l, c"debug", c"setmetatable", debug_setmetatable),
+            getregistry: replace(l, c"debug", c"getregistry", getregistry),
+            collectgarbage: replace(l, c"_G", c"collectgarbage", collectgarbage),
+            setlocale: replace(l, c"os", c"setlocale", setlocale),
+            pcall: replace(l, c"_G", c"pcall", pcall),
+            xpcall: replace(l, c"_G", c"xpcall", xpcall),
+            resume: replace(l, c"coroutine", c"resume", resume),
+            io_flush: replace(l, c"io", c"flush", io_flush),
+            io_write: replace(l, c"io", c"write", io_write),
+            io_read: replace(l, c"io", c"read", io_read),
+            require: replace_with_upvalue(l, c"_G", c"require", super::isolation::require),
+            randomseed: replace_with_upvalue(l, c"math", c"randomseed", randomseed),
+            file_flush: replace_method(l, c"flush", file_flush),
+            file_setvbuf: replace_method(l, c"setvbuf", file_setvbuf),
+            file_write: replace_method(l, c"write", file_write),
+            file_read: replace_method(l, c"read", file_read),
+        };
+        context::with(|c| c.originals.set(originals));
+        replace(l, c"_G", c"print", print);
+        replace(l, c"os", c"exit", exit);
+        replace(l, c"os", c"getenv", getenv);
+        replace(l, c"os", c"execute", execute);
+        replace(l, c"io", c"popen", popen);
+        replace(l, c"coroutine", c"wrap", wrap);
+        ffi::lua_setwarnf(l, Some(warn), ptr::null_mut());
+        let mut ud = ptr::null_mut();
+        let original = ffi::lua_getallocf(l, &raw mut ud);
+        ALLOCATOR.set(Some(original));
+        ffi::lua_setallocf(l, allocate, ud);
+    }
+}
+
+unsafe fn replace(l: *mut lua_State, table: &CStr, name: &CStr, new: lua_CFunction) -> Option<lua_CFunction> {
+    // SAFETY: as for `install`.
+    unsafe {
+        ffi::lua_getglobal(l, table.as_ptr());
+        let original = replace_field(l, name, new);
+        ffi::lua_pop(l, 1);
+        original
+    }
+}
+
+unsafe fn replace_method(l: *mut lua_State, name: &CStr, new: lua_CFunction) -> Option<lua_CFunction> {
+    // SAFETY: as for `install`; files have a metatable whose `__index` is the table of methods.
+    unsafe {
+        ffi::lua_getfield(l, ffi::LUA_REGISTRYINDEX, FILE_HANDLE.as_ptr());
+        ffi::lua_getfield(l, -1, c"__index".as_ptr());
+        let original = replace_field(l, name, new);
+        ffi::lua_pop(l, 2);
+        original
+    }
+}
+
+unsafe fn replace_field(l: *mut lua_State, name: &CStr, new: lua_CFunction) -> Option<lua_CFunction> {
+    // SAFETY: the table is on top of the stack.
+    unsafe {
+        ffi::lua_getfield(l, -1, name.as_ptr());
+        let original = ffi::lua_tocfunction(l, -1);
+        ffi::lua_pop(l, 1);
+        ffi::lua_pushcfunction(l, new);
+        ffi::lua_setfield(l, -2, name.as_ptr());
+        original
+    }
+}
+
+/// As `replace`, for a function with one upvalue, which the new one shares.
+unsafe fn replace_with_upvalue(
+    l: *mut lua_State,
+    table: &CStr,
+    name: &CStr,
+    new: lua_CFunction,
+) -> Option<lua_CFunction> {
+    // SAFETY: as for `install`.
+    unsafe {
+        ffi::lua_getglobal(l, table.as_ptr());
+        ffi::lua_getfield(l, -1, name.as_ptr());
+        let original = ffi::lua_tocfunction(l, -1);
+        ffi::lua_getupvalue(l, -1, 1);
+        ffi::lua_pushcclosure(l, new, 1);
+        ffi::lua_setfield(l, -3, name.as_ptr());
+        ffi::lua_pop(l, 2);
+        original
+    }
+}
+
+/// Calls a library function in the frame of the one that replaces it.
+pub(super) unsafe fn original(l: *mut lua_State, which: impl FnOnce(Originals) -> Option<lua_CFunction>) -> c_int {
+    match which(context::with(|c| c.originals.get())) {
+        // SAFETY: it is a C function of Lua, and finds the stack that it expects.
+        Some(function) => unsafe { function(l) },
+        None => 0,
+    }
+}
+
+// -------------------------------------------------------------------- ends
+
+/// Ends the script with a status. Does not return.
+unsafe fn leave(l: *mut lua_State) -> c_int {
+    // SAFETY: nothing here needs dropping.
+    unsafe {
+        if context::with(|c| c.exit.get().is_some_and(|exit| !exit.close)) {
+            ffi::lua_sethook(l, Some(leave_again), ffi::LUA_MASKCOUNT, 1);
+        }
+        ffi::lua_pushnil(l);
+        ffi::lua_error(l)
+    }
+}
+
+unsafe extern "C-unwind" fn leave_again(l: *mut lua_State, _: *mut ffi::lua_Debug) {
+    // SAFETY: as for `leave`; hooks may raise errors.
+    unsafe {
+        ffi::lua_pushnil(l);
+        ffi::lua_error(l);
+    }
+}
+
+/// The script is to end as soon as it calls one of our functions: nobody reads what it writes.
+pub(super) fn client_has_gone() {
+    context::with(|c| {
+        if c.exit.get().is_none() {
+            c.exit.set(Some(Exit { status: CLIENT_GONE, close: false }));
+        }
+    });
+}
+
+/// Passes results on, unless the script has ended meanwhile.
+unsafe fn unless_ended(l: *mut lua_State, results: c_int) -> c_int {
+    if context::with(|c| c.exit.get().is_some()) {
+        // SAFETY: as for `leave`.
+        unsafe { leave(l) }
+    } else {
+        results
+    }
+}
+
+unsafe extern "C-unwind" fn exit(l: *mut lua_State) -> c_int {
+    // SAFETY: plain stack operations; errors of arguments jump while nothing needs dropping.
+    unsafe {
+        let status = if ffi::lua_isboolean(l, 1) != 0 {
+            if ffi::lua_toboolean(l, 1) != 0 { libc::EXIT_SUCCESS } else { libc::EXIT_FAILURE }
+        } else {
+            ffi::luaL_optinteger(l, 1, 0) as c_int
+        };
+        let close = ffi::lua_toboolean(l, 2) != 0;
+        context::with(|c| c.exit.set(Some(Exit { status, close })));
+        leave(l)
+    }
+}
+
+macro_rules! end_when_ended {
+    ($($name:ident)*) => {$(
+        unsafe extern "C-unwind" fn $name(l: *mut lua_State) -> c_int {
+            // SAFETY: the original runs in this frame; afterwards only its results are on the stack.
+            unsafe {
+                let results = original(l, |o| o.$name);
+                unless_ended(l, results)
+            }
+        }
+    )*};
+}
+
+end_when_ended! { pcall xpcall resume io_write io_read file_write file_read }
+
+/// `coroutine.wrap`: makes a function that resumes, and ends the script when the coroutine has.
+unsafe extern "C-unwind" fn wrap(l: *mut lua_State) -> c_int {
+    // SAFETY: plain stack operations.
+    unsafe {
+        ffi::luaL_checktype(l, 1, ffi::LUA_TFUNCTION);
+        let thread = ffi::lua_newthread(l);
+        ffi::lua_pushvalue(l, 1);
+        ffi::lua_xmove(l, thread, 1);
+        ffi::lua_pushcclosure(l, resume_wrapped, 1);
+        1
+    }
+}
+
+unsafe extern "C-unwind" fn resume_wrapped(l: *mut lua_State) -> c_int {
+    // SAFETY: the upvalue is a thread; values are moved between the two stacks as `lua_resume` leaves them.
+    unsafe {
+        let thread = ffi::lua_tothread(l, ffi::lua_upvalueindex(1));
+        let results = resume_thread(l, thread);
+        if results >= 0 {
+            return results;
+        }
+        if context::with(|c| c.exit.get().is_some()) {
+            return leave(l);
+        }
+        let status = ffi::lua_status(thread);
+        if status != ffi::LUA_OK && status != ffi::LUA_YIELD {
+            ffi::lua_closethread(thread, l);
+            ffi::lua_xmove(thread, l, 1);
+        }
+        // An error that is a text says where it happened, as an error of the resuming function would.
+        if status != ffi::LUA_ERRMEM && ffi::lua_type(l, -1) == ffi::LUA_TSTRING {
+            ffi::luaL_where(l, 1);
+            ffi::lua_insert(l, -2);
+            ffi::lua_concat(l, 2);
+        }
+        ffi::lua_error(l)
+    }
+}
+
+/// Resumes with all arguments on the stack; the number of results, or -1 with an error on the stack.
+unsafe fn resume_thread(l: *mut lua_State, thread: *mut lua_State) -> c_int {
+    // SAFETY: both stacks are given room before values are moved.
+    unsafe {
+        let arguments = ffi::lua_gettop(l);
+        if ffi::lua_checkstack(thread, arguments) == 0 {
+            ffi::lua_pushstring(l, c"too many arguments to resume".as_ptr());
+            return -1;
+        }
+        ffi::lua_xmove(l, thread, arguments);
+        let mut results = 0;
+        let status = ffi::lua_resume(thread, l, arguments, &raw mut results);
+        if status != ffi::LUA_OK && status != ffi::LUA_YIELD {
+            ffi::lua_xmove(thread, l, 1);
+            return -1;
+        }
+        if ffi::lua_checkstack(l, results + 1) == 0 {
+            ffi::lua_pop(thread, results);
+            ffi::lua_pushstring(l, c"too many results to resume".as_ptr());
+            return -1;
+        }
+        ffi::lua_xmove(thread, l, results);
+        results
+    }
+}
+
+// -------------------------------------------------------------------- streams
+
+unsafe extern "C-unwind" fn print(l: *mut lua_State) -> c_int {
+    // SAFETY: the arguments are on the stack.
+    unsafe {
+        stdio::print(l);
+        unless_ended(l, 0)
+    }
+}
+
+unsafe extern "C-unwind" fn io_flush(l: *mut lua_State) -> c_int {
+    // SAFETY: the original runs in this frame.
+    unsafe {
+        let results = original(l, |o| o.io_flush);
+        send(l, results)
+    }
+}
+
+unsafe extern "C-unwind" fn file_flush(l: *mut lua_State) -> c_int {
+    // SAFETY: the original runs in this frame.
+    unsafe {
+        let results = original(l, |o| o.file_flush);
+        send(l, results)
+    }
+}
+
+/// The script asked for its output to be sent.
+unsafe fn send(l: *mut lua_State, results: c_int) -> c_int {
+    use std::io::Write;
+    let failed = context::with(|c| c.request(|request| request.stdout().flush().is_err()));
+    if failed == Some(true) {
+        client_has_gone();
+    }
+    // SAFETY: only the results are on the stack.
+    unsafe { unless_ended(l, results) }
+}
+
+unsafe extern "C-unwind" fn file_setvbuf(l: *mut lua_State) -> c_int {
+    context::with(|c| c.traces.buffering.set(true));
+    // SAFETY: the original runs in this frame.
+    unsafe { original(l, |o| o.file_setvbuf) }
+}
+
+/// `warn`, as `lua` shows warnings: off at first, switched by `@on` and `@off`.
+unsafe extern "C-unwind" fn warn(_: *mut c_void, message: *const c_char, to_be_continued: c_int) {
+    // SAFETY: Lua gives a C string.
+    let message = unsafe { CStr::from_ptr(message) }.to_bytes();
+    context::with(|c| {
+        let continues = c.warning_continues.replace(to_be_continued != 0);
+        if !continues && to_be_continued == 0 && message.starts_with(b"@") {
+            match message {
+                b"@on" => c.warnings.set(true),
+                b"@off" => c.warnings.set(false),
+                _ => {}
+            }
+        } else if c.warnings.get() {
+            let start: &[u8] = if continues { b"" } else { b"Lua warning: " };
+            let end: &[u8] = if to_be_continued == 0 { b"\n" } else { b"" };
+            let _ = c.write_stderr(&[start, message, end].concat());
+        }
+    });
+}
+
+// -------------------------------------------------------------------- environment and children
+
+/// The bytes of a string argument.
+unsafe fn bytes<'a>(l: *mut lua_State, at: c_int) -> &'a [u8] {
+    let mut len = 0;
+    // SAFETY: the string stays on the stack, and so alive, while the calling function runs.
+    unsafe {
+        let text = ffi::luaL_checklstring(l, at, &raw mut len);
+        std::slice::from_raw_parts(text.cast(), len)
+    }
+}
+
+unsafe extern "C-unwind" fn getenv(l: *mut lua_State) -> c_int {
+    // SAFETY: plain stack operations; the environment's value is copied at once.
+    unsafe {
+        let name = bytes(l, 1);
+        let found = context::with(|c| {
+            c.param(name, |value| {
+                ffi::lua_pushlstring(l, value.as_ptr().cast(), value.len());
+            })
+        });
+        if !found {
+            // Null pushes nil, as the original does.
+            ffi::lua_pushstring(l, libc::getenv(ffi::lua_tostring(l, 1)));
+        }
+        1
+    }
+}
+
+unsafe extern "C-unwind" fn execute(l: *mut lua_State) -> c_int {
+    // SAFETY: plain stack operations.
+    unsafe {
+        if ffi::lua_isnoneornil(l, 1) != 0 {
+            ffi::lua_pushboolean(l, 1);
+            return 1;
+        }
+        let status = process::execute(c_string(bytes(l, 1)));
+        push_status(l, status.unwrap_or_else(|e| -(e.raw_os_error().unwrap_or(libc::EAGAIN))))
+    }
+}
+
+/// What C functions see of a Lua string: what is before the first zero byte.
+fn c_string(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&b| b == 0).next().unwrap_or_default()
+}
+
+/// Pushes what `os.execute` and closing a command give, from a wait status or a negative error number.
+unsafe fn push_status(l: *mut lua_State, status: c_int) -> c_int {
+    // SAFETY: plain stack operations.
+    unsafe {
+        if status < 0 {
+            *libc::__errno_location() = -status;
+            return ffi::luaL_fileresult(l, 0, ptr::null());
+        }
+        let (what, code) = if libc::WIFSIGNALED(status) {
+            (c"signal", libc::WTERMSIG(status))
+        } else {
+            (c"exit", libc::WEXITSTATUS(status))
+        };
+        if status == 0 {
+            ffi::lua_pushboolean(l, 1);
+        } else {
+            ffi::lua_pushnil(l);
+        }
+        ffi::lua_pushstring(l, what.as_ptr());
+        ffi::lua_pushinteger(l, code.into());
+        unless_ended(l, 3)
+    }
+}
+
+unsafe extern "C-unwind" fn popen(l: *mut lua_State) -> c_int {
+    // SAFETY: the file is made as the io library makes one: closed until its stream is there. The box is the stream's
+    // cookie, and freed when the stream is closed.
+    unsafe {
+        let command = bytes(l, 1);
+        let mode = ffi::luaL_optstring(l, 2, c"r".as_ptr());
+        let reads = match CStr::from_ptr(mode).to_bytes() {
+            b"r" => true,
+            b"w" => false,
+            _ => return ffi::luaL_argerror(l, 2, c"invalid mode".as_ptr()),
+        };
+        let stream = ffi::lua_newuserdatauv(l, size_of::<LuaStream>(), 0).cast::<LuaStream>();
+        stream.write(LuaStream { file: ptr::null_mut(), close: None });
+        ffi::luaL_setmetatable(l, FILE_HANDLE.as_ptr());
+        match Popen::start(c_string(command), reads) {
+            Ok(popen) => {
+                let cookie = Box::into_raw(Box::new(popen));
+                let functions = CookieFunctions {
+                    read: Some(popen_read),
+                    write: Some(popen_write),
+                    seek: Some(stdio::no_seek),
+                    close: Some(popen_close),
+                };
+                (*stream).file = stdio::fopencookie(cookie.cast(), mode, functions);
+                (*stream).close = Some(close_popen);
+                1
+            }
+            Err(e) => {
+                *libc::__errno_location() = e.raw_os_error().unwrap_or(libc::EAGAIN);
+                ffi::luaL_fileresult(l, 0, ffi::lua_tostring(l, 1))
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// The wait status of the command that was closed last.
+    static CLOSED: std::cell::Cell<c_int> = const { std::cell::Cell::new(0) };
+    static ALLOCATOR: std::cell::Cell<Option<ffi::lua_Alloc>> = const { std::cell::Cell::new(None) };
+}
+
+unsafe extern "C-unwind" fn close_popen(l: *mut lua_State) -> c_int {
+    // SAFETY: the io library calls this with the file as the first argument, once.
+    unsafe {
+        let stream = ffi::luaL_checkudata(l, 1, FILE_HANDLE.as_ptr()).cast::<LuaStream>();
+        CLOSED.set(0);
+        libc::fclose((*stream).file);
+        push_status(l, CLOSED.get())
+    }
+}
+
+unsafe extern "C" fn popen_read(cookie: *mut c_void, buf: *mut c_char, size: libc::size_t) -> libc::ssize_t {
+    // SAFETY: the cookie is the box of an open stream; the C library gives a buffer of this size.
+    let (popen, buf) = unsafe { (&mut *cookie.cast::<Popen>(), std::slice::from_raw_parts_mut(buf.cast::<u8>(), size)) };
+    std::io::Read::read(popen, buf).map_or(-1, |count| count as libc::ssize_t)
+}
+
+unsafe extern "C" fn popen_write(cookie: *mut c_void, bytes: *const c_char, size: libc::size_t) -> libc::ssize_t {
+    // SAFETY: as above.
+    let (popen, bytes) = unsafe { (&mut *cookie.cast::<Popen>(), std::slice::from_raw_parts(bytes.cast::<u8>(), size)) };
+    std::io::Write::write_all(popen, bytes).map_or(0, |()| size as libc::ssize_t)
+}
+
+unsafe extern "C" fn popen_close(cookie: *mut c_void) -> c_int {
+    // SAFETY: the C library closes a stream once, and uses its cookie no more.
+    let mut popen = unsafe { Box::from_raw(cookie.cast::<Popen>()) };
+    CLOSED.set(popen.close().unwrap_or(-libc::ECHILD));
+    0
+}
+
+// -------------------------------------------------------------------- what leaves traces
+
+/// Lua says what an allocation is for: userdata (files, for one) must be collected when the request ends.
+unsafe extern "C" fn allocate(ud: *mut c_void, block: *mut c_void, old: usize, new: usize) -> *mut c_void {
+    if block.is_null() && old == ffi::LUA_TUSERDATA as usize {
+        context::with(|c| c.traces.userdata.set(true));
+    }
+    match ALLOCATOR.get() {
+        // SAFETY: the arguments are passed on as Lua gave them.
+        Some(allocator) => unsafe { allocator(ud, block, old, new) },
+        None => ptr::null_mut(),
+    }
+}
+
+unsafe fn note_finalizer(l: *mut lua_State) {
+    // SAFETY: plain stack operations.
+    unsafe {
+        if ffi::lua_type(l, 2) == ffi::LUA_TTABLE {
+            ffi::lua_pushstring(l, c"__gc".as_ptr());
+            if ffi::lua_rawget(l, 2) != ffi::LUA_TNIL {
+                context::with(|c| c.traces.finalizers.set(true));
+            }
+            ffi::lua_pop(l, 1);
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn setmetatable(l: *mut lua_State) -> c_int {
+    // SAFETY: the stack is left as it was for the original.
+    unsafe {
+        note_finalizer(l);
+        original(l, |o| o.setmetatable)
+    }
+}
+
+unsafe extern "C-unwind" fn debug_setmetatable(l: *mut lua_State) -> c_int {
+    // SAFETY: as above.
+    unsafe {
+        note_finalizer(l);
+        original(l, |o| o.debug_setmetatable)
+    }
+}
+
+unsafe extern "C-unwind" fn collectgarbage(l: *mut lua_State) -> c_int {
+    // SAFETY: the first argument is looked at only when it is a string.
+    unsafe {
+        let harmless = ffi::lua_type(l, 1) != ffi::LUA_TSTRING
+            || matches!(CStr::from_ptr(ffi::lua_tostring(l, 1)).to_bytes(), b"count" | b"collect" | b"isrunning");
+        if !harmless {
+            context::with(|c| c.traces.collector.set(true));
+        }
+        original(l, |o| o.collectgarbage)
+    }
+}
+
+unsafe extern "C-unwind" fn randomseed(l: *mut lua_State) -> c_int {
+    context::with(|c| c.traces.random.set(true));
+    // SAFETY: the upvalue is the original's.
+    unsafe { original(l, |o| o.randomseed) }
+}
+
+unsafe extern "C-unwind" fn setlocale(l: *mut lua_State) -> c_int {
+    // SAFETY: the original runs in this frame.
+    unsafe {
+        if ffi::lua_isnoneornil(l, 1) == 0 {
+            if context::with(|c| c.shared_process.get()) {
+                static SAID: std::sync::Once = std::sync::Once::new();
+                SAID.call_once(|| {
+                    tracing::warn!("os.setlocale does nothing with --threads: the locale is the whole process's; use --workers");
+                });
+                ffi::lua_pushnil(l);
+                return 1;
+            }
+            context::with(|c| c.traces.locale.set(true));
+        }
+        original(l, |o| o.setlocale)
+    }
+}
+
+unsafe extern "C-unwind" fn getregistry(l: *mut lua_State) -> c_int {
+    // SAFETY: the copy is made on this stack and kept in the registry.
+    unsafe {
+        if !context::with(|c| c.traces.registry.replace(true)) {
+            super::isolation::remember_registry(l);
+        }
+        original(l, |o| o.getregistry)
+    }
+}

@@ -1,0 +1,520 @@
+//! Puts back what a script changed: globals, library tables, metatables, default files, collector, locale, random numbers.
+//!
+//! When the interpreter starts, a copy of each table that all scripts share is taken. After each request the tables are
+//! compared with their copies, entry by entry, and what differs is put back.
+//!
+//! `require` keeps modules. What the loading of a module changes in the shared tables (a module in the old style
+//! sets a global; another extends `string`) is noted, undone after the request like everything else, and done again when a
+//! later request requires the module. A module that looked at the request while it was loaded is not kept.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr;
+
+use mlua::ffi::{self, LUA_REGISTRYINDEX, lua_State};
+
+use super::context::{self, Context};
+use super::functions::original;
+use super::stdio::FILE_HANDLE;
+
+/// Library tables that scripts share, by their global names.
+const LIBRARIES: [&CStr; 10] =
+    [c"_G", c"string", c"table", c"math", c"io", c"os", c"coroutine", c"utf8", c"debug", c"package"];
+/// Further tables, pushed by [`push_hidden`].
+const HIDDEN: c_int = 5;
+
+/// Keys of our tables in the registry, by their addresses.
+static BASELINE: u8 = 0;
+static LOADED: u8 = 1;
+static BEFORE: u8 = 2;
+static CHANGES: u8 = 3;
+static REGISTRY: u8 = 4;
+
+fn key(of: &'static u8) -> *const c_void {
+    ptr::from_ref(of).cast()
+}
+
+/// How the shared tables were when the interpreter started.
+pub(super) struct Baseline {
+    /// Entries of each table.
+    sizes: Vec<c_int>,
+}
+
+impl Baseline {
+    /// Takes the copies.
+    ///
+    /// # Safety
+    /// `l` is a Lua state with all libraries open, used by this thread only; called in protected mode.
+    pub(super) unsafe fn take(l: *mut lua_State) -> Self {
+        let mut sizes = Vec::new();
+        // SAFETY: the caller's promise; each step leaves the stack as it found it.
+        unsafe {
+            ffi::luaL_checkstack(l, 20, ptr::null());
+            ffi::lua_newtable(l);
+            for at in 0..LIBRARIES.len() as c_int + HIDDEN {
+                push_shared(l, at);
+                sizes.push(copy_table(l));
+                ffi::lua_rawseti(l, -3, (2 * at + 2).into());
+                ffi::lua_rawseti(l, -2, (2 * at + 1).into());
+            }
+            ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&BASELINE));
+            // Of the loaded modules only the libraries are put back.
+            ffi::lua_getfield(l, LUA_REGISTRYINDEX, ffi::LUA_LOADED_TABLE);
+            copy_table(l);
+            ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&LOADED));
+            ffi::lua_pop(l, 1);
+            for table in [&BEFORE, &CHANGES] {
+                ffi::lua_newtable(l);
+                ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(table));
+            }
+        }
+        Self { sizes }
+    }
+
+    /// Puts back what differs.
+    ///
+    /// # Safety
+    /// As for [`take`](Self::take).
+    pub(super) unsafe fn restore(&self, l: *mut lua_State, context: &Context) {
+        // SAFETY: the caller's promise; each step leaves the stack as it found it.
+        unsafe {
+            ffi::luaL_checkstack(l, 20, ptr::null());
+            ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BASELINE));
+            for (at, size) in self.sizes.iter().enumerate() {
+                ffi::lua_rawgeti(l, -1, 2 * at as i64 + 1);
+                ffi::lua_rawgeti(l, -2, 2 * at as i64 + 2);
+                restore_table(l, *size);
+                ffi::lua_pop(l, 1);
+                clear_metatable(l);
+                ffi::lua_pop(l, 1);
+            }
+            ffi::lua_pop(l, 1);
+            restore_loaded(l);
+            restore_type_metatables(l);
+            restore_default_files(l);
+            forget_volatile(l, context);
+            if context.loading.get() != 0 {
+                ffi::lua_newtable(l);
+                ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&BEFORE));
+            }
+            if context.traces.registry.replace(false) {
+                restore_registry(l);
+            }
+            if context.traces.collector.replace(false) {
+                // As `lua` starts: the parameters that Lua has, running, in generational mode.
+                ffi::lua_gc(l, ffi::LUA_GCRESTART);
+                ffi::lua_gc(l, ffi::LUA_GCINC, 200 as c_int, 100 as c_int, 13 as c_int);
+                ffi::lua_gc(l, ffi::LUA_GCGEN, 20 as c_int, 100 as c_int);
+            }
+            if context.traces.random.get() {
+                ffi::lua_getglobal(l, c"math".as_ptr());
+                ffi::lua_getfield(l, -1, c"randomseed".as_ptr());
+                ffi::lua_call(l, 0, 0);
+                ffi::lua_pop(l, 1);
+                context.traces.random.set(false);
+            }
+            if context.traces.locale.replace(false) {
+                libc::setlocale(libc::LC_ALL, c"C".as_ptr());
+            }
+            ffi::lua_sethook(l, None, 0, 0);
+        }
+    }
+}
+
+/// Pushes a shared table.
+unsafe fn push_shared(l: *mut lua_State, at: c_int) {
+    // SAFETY: plain stack operations.
+    unsafe {
+        match LIBRARIES.get(at as usize) {
+            Some(name) => {
+                ffi::lua_getglobal(l, name.as_ptr());
+            }
+            None => push_hidden(l, at - LIBRARIES.len() as c_int),
+        }
+    }
+}
+
+unsafe fn push_hidden(l: *mut lua_State, which: c_int) {
+    // SAFETY: plain stack operations; the libraries have made these tables.
+    unsafe {
+        match which {
+            0 => {
+                ffi::lua_getglobal(l, c"package".as_ptr());
+                ffi::lua_getfield(l, -1, c"searchers".as_ptr());
+                ffi::lua_remove(l, -2);
+            }
+            1 => {
+                ffi::lua_getfield(l, LUA_REGISTRYINDEX, ffi::LUA_PRELOAD_TABLE);
+            }
+            2 => {
+                ffi::lua_pushstring(l, c"".as_ptr());
+                ffi::lua_getmetatable(l, -1);
+                ffi::lua_remove(l, -2);
+            }
+            3 => {
+                ffi::lua_getfield(l, LUA_REGISTRYINDEX, FILE_HANDLE.as_ptr());
+            }
+            _ => {
+                ffi::lua_getfield(l, LUA_REGISTRYINDEX, FILE_HANDLE.as_ptr());
+                ffi::lua_getfield(l, -1, c"__index".as_ptr());
+                ffi::lua_remove(l, -2);
+            }
+        }
+    }
+}
+
+/// Pushes a copy of the table on top; gives its number of entries.
+unsafe fn copy_table(l: *mut lua_State) -> c_int {
+    let mut size = 0;
+    // SAFETY: plain stack operations.
+    unsafe {
+        ffi::lua_newtable(l);
+        ffi::lua_pushnil(l);
+        while ffi::lua_next(l, -3) != 0 {
+            ffi::lua_pushvalue(l, -2);
+            ffi::lua_insert(l, -2);
+            ffi::lua_rawset(l, -4);
+            size += 1;
+        }
+    }
+    size
+}
+
+/// Stack: table, copy. Makes the table equal to the copy, which has `size` entries.
+unsafe fn restore_table(l: *mut lua_State, size: c_int) {
+    let mut seen = 0;
+    // SAFETY: plain stack operations; entries that exist may be changed and removed while a table is walked.
+    unsafe {
+        ffi::lua_pushnil(l);
+        while ffi::lua_next(l, -3) != 0 {
+            // table copy key value
+            ffi::lua_pushvalue(l, -2);
+            let expected = ffi::lua_rawget(l, -4);
+            if expected != ffi::LUA_TNIL {
+                seen += 1;
+            }
+            if ffi::lua_rawequal(l, -1, -2) != 0 {
+                ffi::lua_pop(l, 2);
+            } else {
+                // table copy key value expected
+                ffi::lua_pushvalue(l, -3);
+                ffi::lua_insert(l, -2);
+                ffi::lua_rawset(l, -6);
+                ffi::lua_pop(l, 1);
+            }
+        }
+        if seen != size {
+            ffi::lua_pushvalue(l, -1);
+            ffi::lua_pushvalue(l, -3);
+            put_missing(l);
+            ffi::lua_pop(l, 2);
+        }
+    }
+}
+
+/// Stack: from, to. Sets in `to` the entries of `from` that are missing or different.
+unsafe fn put_missing(l: *mut lua_State) {
+    // SAFETY: plain stack operations.
+    unsafe {
+        ffi::lua_pushnil(l);
+        while ffi::lua_next(l, -3) != 0 {
+            // from to key value
+            ffi::lua_pushvalue(l, -2);
+            ffi::lua_rawget(l, -4);
+            let same = ffi::lua_rawequal(l, -1, -2) != 0;
+            ffi::lua_pop(l, 1);
+            if same {
+                ffi::lua_pop(l, 1);
+            } else {
+                ffi::lua_pushvalue(l, -2);
+                ffi::lua_insert(l, -2);
+                ffi::lua_rawset(l, -4);
+            }
+        }
+    }
+}
+
+/// The table on top had no metatable.
+unsafe fn clear_metatable(l: *mut lua_State) {
+    // SAFETY: plain stack operations.
+    unsafe {
+        if ffi::lua_getmetatable(l, -1) != 0 {
+            ffi::lua_pop(l, 1);
+            ffi::lua_pushnil(l);
+            ffi::lua_setmetatable(l, -2);
+        }
+    }
+}
+
+unsafe fn restore_loaded(l: *mut lua_State) {
+    // SAFETY: plain stack operations.
+    unsafe {
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&LOADED));
+        ffi::lua_getfield(l, LUA_REGISTRYINDEX, ffi::LUA_LOADED_TABLE);
+        put_missing(l);
+        clear_metatable(l);
+        ffi::lua_pop(l, 2);
+    }
+}
+
+/// Of the basic types only strings have a metatable.
+unsafe fn restore_type_metatables(l: *mut lua_State) {
+    unsafe extern "C-unwind" fn nothing(_: *mut lua_State) -> c_int {
+        0
+    }
+    // SAFETY: plain stack operations.
+    unsafe {
+        ffi::lua_pushnil(l);
+        ffi::lua_pushboolean(l, 0);
+        ffi::lua_pushinteger(l, 0);
+        ffi::lua_pushcfunction(l, nothing);
+        ffi::lua_pushlightuserdata(l, ptr::null_mut());
+        ffi::lua_pushthread(l);
+        for _ in 0..6 {
+            clear_metatable(l);
+            ffi::lua_pop(l, 1);
+        }
+        ffi::lua_pushstring(l, c"".as_ptr());
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BASELINE));
+        ffi::lua_rawgeti(l, -1, 2 * (LIBRARIES.len() as i64 + 2) + 1);
+        ffi::lua_remove(l, -2);
+        ffi::lua_setmetatable(l, -2);
+        ffi::lua_pop(l, 1);
+    }
+}
+
+unsafe fn restore_default_files(l: *mut lua_State) {
+    // SAFETY: plain stack operations; the names are those of the io library.
+    unsafe {
+        ffi::lua_getglobal(l, c"io".as_ptr());
+        for (registered, field) in [(c"_IO_input", c"stdin"), (c"_IO_output", c"stdout")] {
+            ffi::lua_getfield(l, -1, field.as_ptr());
+            ffi::lua_setfield(l, LUA_REGISTRYINDEX, registered.as_ptr());
+        }
+        ffi::lua_pop(l, 1);
+    }
+}
+
+unsafe fn forget_volatile(l: *mut lua_State, context: &Context) {
+    let mut names = context.volatile.borrow_mut();
+    for name in names.drain(..) {
+        // SAFETY: plain stack operations.
+        unsafe {
+            ffi::lua_getfield(l, LUA_REGISTRYINDEX, ffi::LUA_LOADED_TABLE);
+            ffi::lua_pushlstring(l, name.as_ptr().cast(), name.len());
+            ffi::lua_pushnil(l);
+            ffi::lua_rawset(l, -3);
+            ffi::lua_pop(l, 1);
+        }
+    }
+}
+
+// -------------------------------------------------------------------- the registry
+
+/// Notes what is in the registry, for a script is about to get at it.
+pub(super) unsafe fn remember_registry(l: *mut lua_State) {
+    // SAFETY: plain stack operations, called from a C function, which has stack for them.
+    unsafe {
+        ffi::luaL_checkstack(l, 8, ptr::null());
+        ffi::lua_pushvalue(l, LUA_REGISTRYINDEX);
+        copy_table(l);
+        ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&REGISTRY));
+        ffi::lua_pop(l, 1);
+    }
+}
+
+unsafe fn restore_registry(l: *mut lua_State) {
+    // SAFETY: plain stack operations.
+    unsafe {
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&REGISTRY));
+        ffi::lua_pushnil(l);
+        ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&REGISTRY));
+        ffi::lua_pushvalue(l, LUA_REGISTRYINDEX);
+        ffi::lua_insert(l, -2);
+        // Numbers are references of the interpreter's own, addresses belong to C code: neither is a script's.
+        ffi::lua_pushnil(l);
+        while ffi::lua_next(l, -3) != 0 {
+            ffi::lua_pop(l, 1);
+            if ffi::lua_type(l, -1) == ffi::LUA_TSTRING {
+                ffi::lua_pushvalue(l, -1);
+                ffi::lua_pushvalue(l, -1);
+                ffi::lua_rawget(l, -4);
+                ffi::lua_rawset(l, -5);
+            }
+        }
+        ffi::lua_pop(l, 2);
+    }
+}
+
+// -------------------------------------------------------------------- modules
+
+/// `require`: the library's, which keeps modules, and what their loading changed.
+pub(super) unsafe extern "C-unwind" fn require(l: *mut lua_State) -> c_int {
+    // SAFETY: the upvalue is the original's; what is kept for later lies in the registry, for the original clears the stack.
+    unsafe {
+        let mut len = 0;
+        let name = ffi::luaL_checklstring(l, 1, &raw mut len);
+        let name = std::slice::from_raw_parts(name.cast::<u8>(), len);
+        ffi::luaL_checkstack(l, 20, ptr::null());
+        if is_loaded(l) {
+            if context::with(|c| c.modules_changed.get() && c.applied.borrow_mut().insert(name.to_vec())) {
+                apply_changes(l);
+            }
+            return original(l, |o| o.require);
+        }
+        let (depth, looks) = context::with(|c| {
+            c.loading.set(c.loading.get() + 1);
+            (c.loading.get(), c.looks.get())
+        });
+        copy_shared(l, depth);
+        let results = original(l, |o| o.require);
+        let changed = note_changes(l, depth);
+        context::with(|c| {
+            c.loading.set(depth - 1);
+            if changed {
+                c.modules_changed.set(true);
+                c.applied.borrow_mut().insert(name.to_vec());
+            }
+            if c.looks.get() != looks {
+                c.volatile.borrow_mut().push(name.to_vec());
+            }
+        });
+        if context::with(|c| c.traces.registry.get()) {
+            remember_registry(l);
+        }
+        results
+    }
+}
+
+/// Whether the module that is named at 1 is loaded.
+unsafe fn is_loaded(l: *mut lua_State) -> bool {
+    // SAFETY: plain stack operations.
+    unsafe {
+        ffi::lua_getfield(l, LUA_REGISTRYINDEX, ffi::LUA_LOADED_TABLE);
+        ffi::lua_pushvalue(l, 1);
+        ffi::lua_rawget(l, -2);
+        let loaded = ffi::lua_toboolean(l, -1) != 0;
+        ffi::lua_pop(l, 2);
+        loaded
+    }
+}
+
+/// Keeps copies of the library tables, and the metatable of globals, in `BEFORE[depth]`.
+unsafe fn copy_shared(l: *mut lua_State, depth: c_int) {
+    // SAFETY: plain stack operations.
+    unsafe {
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BEFORE));
+        ffi::lua_newtable(l);
+        for at in 0..LIBRARIES.len() as c_int {
+            push_baseline(l, at);
+            copy_table(l);
+            ffi::lua_remove(l, -2);
+            ffi::lua_rawseti(l, -2, (at + 1).into());
+        }
+        push_baseline(l, 0);
+        if ffi::lua_getmetatable(l, -1) != 0 {
+            ffi::lua_rawseti(l, -3, 0);
+        }
+        ffi::lua_pop(l, 1);
+        ffi::lua_rawseti(l, -2, depth.into());
+        ffi::lua_pop(l, 1);
+    }
+}
+
+/// Pushes a library's own table, whatever the global of its name is now.
+unsafe fn push_baseline(l: *mut lua_State, at: c_int) {
+    // SAFETY: plain stack operations.
+    unsafe {
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BASELINE));
+        ffi::lua_rawgeti(l, -1, (2 * at + 1).into());
+        ffi::lua_remove(l, -2);
+    }
+}
+
+/// Compares with `BEFORE[depth]`, and keeps what the module at 1 changed in `CHANGES[name]`, as a list of table number,
+/// key, value. Whether there was anything.
+unsafe fn note_changes(l: *mut lua_State, depth: c_int) -> bool {
+    // SAFETY: plain stack operations.
+    unsafe {
+        let mut count = 0;
+        ffi::lua_newtable(l);
+        let list = ffi::lua_gettop(l);
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BEFORE));
+        ffi::lua_rawgeti(l, -1, depth.into());
+        ffi::lua_remove(l, -2);
+        let before = ffi::lua_gettop(l);
+        for at in 0..LIBRARIES.len() as c_int {
+            push_baseline(l, at);
+            ffi::lua_rawgeti(l, before, (at + 1).into());
+            ffi::lua_pushnil(l);
+            while ffi::lua_next(l, -3) != 0 {
+                // now before key value
+                ffi::lua_pushvalue(l, -2);
+                ffi::lua_rawget(l, -4);
+                let same = ffi::lua_rawequal(l, -1, -2) != 0;
+                ffi::lua_pop(l, 1);
+                if !same {
+                    ffi::lua_pushinteger(l, at.into());
+                    ffi::lua_rawseti(l, list, count + 1);
+                    ffi::lua_pushvalue(l, -2);
+                    ffi::lua_rawseti(l, list, count + 2);
+                    ffi::lua_pushvalue(l, -1);
+                    ffi::lua_rawseti(l, list, count + 3);
+                    count += 3;
+                }
+                ffi::lua_pop(l, 1);
+            }
+            ffi::lua_pop(l, 2);
+        }
+        push_baseline(l, 0);
+        if ffi::lua_getmetatable(l, -1) != 0 {
+            ffi::lua_rawgeti(l, before, 0);
+            if ffi::lua_rawequal(l, -1, -2) == 0 {
+                ffi::lua_pushvalue(l, -2);
+                ffi::lua_rawseti(l, list, 0);
+                count += 1;
+            }
+        }
+        ffi::lua_settop(l, list);
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BEFORE));
+        ffi::lua_pushnil(l);
+        ffi::lua_rawseti(l, -2, depth.into());
+        if count > 0 {
+            ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&CHANGES));
+            ffi::lua_pushvalue(l, 1);
+            ffi::lua_pushvalue(l, list);
+            ffi::lua_rawset(l, -3);
+        }
+        ffi::lua_settop(l, list - 1);
+        count > 0
+    }
+}
+
+/// Does again what the module at 1 changed.
+unsafe fn apply_changes(l: *mut lua_State) {
+    // SAFETY: plain stack operations; the list was made by `note_changes`.
+    unsafe {
+        let top = ffi::lua_gettop(l);
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&CHANGES));
+        ffi::lua_pushvalue(l, 1);
+        if ffi::lua_rawget(l, -2) == ffi::LUA_TTABLE {
+            let list = ffi::lua_gettop(l);
+            let mut at = 1;
+            while ffi::lua_rawgeti(l, list, at) != ffi::LUA_TNIL {
+                let table = ffi::lua_tointeger(l, -1) as c_int;
+                ffi::lua_pop(l, 1);
+                push_baseline(l, table);
+                ffi::lua_rawgeti(l, list, at + 1);
+                ffi::lua_rawgeti(l, list, at + 2);
+                ffi::lua_rawset(l, -3);
+                ffi::lua_pop(l, 1);
+                at += 3;
+            }
+            push_baseline(l, 0);
+            if ffi::lua_rawgeti(l, list, 0) == ffi::LUA_TTABLE {
+                ffi::lua_setmetatable(l, -2);
+            }
+        }
+        ffi::lua_settop(l, top);
+    }
+}

@@ -1,0 +1,37 @@
+//! Lua 5.4: ordinary scripts, run for one request after the other in one Lua state.
+//!
+//! # What a script can rely on
+//!
+//! It finds what it would find as a CGI program:
+//!
+//! * globals, library tables, `package.path`, the metatable of strings, default files, locale, collector and random
+//!   numbers as at the start of `lua`;
+//! * `arg`, `...`, the environment (`os.getenv`, children), standard input, output and error of its own;
+//! * its own directory as the working directory.
+//!
+//! It may end by `os.exit` or an error wherever it stands, even inside `pcall` or a coroutine: the request ends, with that
+//! status, and with the message and traceback that `lua` prints.
+//!
+//! # What stays
+//!
+//! Modules that were loaded by `require` (`package.loaded`), with what they keep in their own tables and upvalues. When a
+//! module set globals or changed library tables as it was loaded, they are set again for each request that requires it. A
+//! module whose loading itself looked at the request (a CGI variable, the body) or wrote output is not kept: it is
+//! loaded anew for the next request, since its result would be another one.
+//!
+//! # How it is done
+//!
+//! Lua's own `io` library runs on C streams whose ends are the request's ([`stdio`]), so its files are the real ones.
+//! Functions that would end the process, see the environment, or start children are replaced ([`functions`]). After each
+//! request the library tables are compared with how they were and put back ([`isolation`]).
+
+mod context;
+mod engine;
+mod functions;
+mod isolation;
+mod plain;
+mod process;
+mod stdio;
+
+pub use engine::{Engine, Options};
+pub use plain::run as run_plain;

@@ -1,0 +1,206 @@
+//! The standard streams of a request: C streams whose ends are the request's.
+//!
+//! Lua's `io` library reads and writes C streams (`FILE *`). glibc's `fopencookie` makes such a stream from functions, so
+//! `io.stdout` and its like stay real files, with all their methods and their buffering. The buffers are as large as those
+//! that a C program has on pipes: output overtakes a child's output, or is overtaken by it, as under CGI.
+#![allow(unsafe_code)]
+
+use std::ffi::{c_char, c_int, c_void};
+use std::io;
+use std::ptr;
+
+use libc::{FILE, off64_t, size_t, ssize_t};
+use mlua::ffi::{self, lua_State};
+
+use super::context;
+
+/// The buffer of a C stream on a pipe.
+const BUFFER: usize = 4096;
+
+#[repr(C)]
+pub(super) struct CookieFunctions {
+    pub(super) read: Option<unsafe extern "C" fn(*mut c_void, *mut c_char, size_t) -> ssize_t>,
+    pub(super) write: Option<unsafe extern "C" fn(*mut c_void, *const c_char, size_t) -> ssize_t>,
+    pub(super) seek: Option<unsafe extern "C" fn(*mut c_void, *mut off64_t, c_int) -> c_int>,
+    pub(super) close: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
+}
+
+unsafe extern "C" {
+    pub(super) fn fopencookie(cookie: *mut c_void, mode: *const c_char, functions: CookieFunctions) -> *mut FILE;
+    fn __fpurge(file: *mut FILE);
+    fn __fpending(file: *mut FILE) -> size_t;
+    fn clearerr(file: *mut FILE);
+    fn fwrite_unlocked(bytes: *const c_void, size: size_t, count: size_t, file: *mut FILE) -> size_t;
+    fn fflush_unlocked(file: *mut FILE) -> c_int;
+}
+
+/// What Lua's `io` library keeps in a file's userdata (`luaL_Stream`).
+#[repr(C)]
+pub(super) struct LuaStream {
+    pub(super) file: *mut FILE,
+    pub(super) close: Option<mlua::lua_CFunction>,
+}
+
+/// The name of the metatable of files (`LUA_FILEHANDLE`).
+pub(super) const FILE_HANDLE: &std::ffi::CStr = c"FILE*";
+
+/// The three streams of one interpreter. They live as long as the thread.
+#[derive(Clone, Copy)]
+pub(super) struct Files {
+    stdin: *mut FILE,
+    stdout: *mut FILE,
+    stderr: *mut FILE,
+}
+
+thread_local! {
+    static FILES: std::cell::Cell<Option<Files>> = const { std::cell::Cell::new(None) };
+}
+
+impl Files {
+    /// Makes the streams, and puts them into the files that the `io` library has made.
+    ///
+    /// # Errors
+    /// When the system has no memory for them.
+    ///
+    /// # Safety
+    /// `l` is a Lua state with the `io` library open, used by this thread only.
+    pub(super) unsafe fn install(l: *mut lua_State) -> io::Result<Self> {
+        // SAFETY: the functions match the modes; the cookie is not used, for a thread has one context.
+        let files = unsafe {
+            Self {
+                stdin: open(c"r", Some(read_stdin), None)?,
+                stdout: open(c"w", None, Some(write_stdout))?,
+                stderr: open(c"w", None, Some(write_stderr))?,
+            }
+        };
+        files.reset_buffering();
+        // SAFETY: the caller's promise; stack and fields are as the io library leaves them.
+        unsafe {
+            ffi::lua_getglobal(l, c"io".as_ptr());
+            for (name, file) in [(c"stdin", files.stdin), (c"stdout", files.stdout), (c"stderr", files.stderr)] {
+                ffi::lua_getfield(l, -1, name.as_ptr());
+                let stream = ffi::luaL_testudata(l, -1, FILE_HANDLE.as_ptr()).cast::<LuaStream>();
+                if !stream.is_null() {
+                    (*stream).file = file;
+                }
+                ffi::lua_pop(l, 1);
+            }
+            ffi::lua_pop(l, 1);
+        }
+        FILES.set(Some(files));
+        Ok(files)
+    }
+
+    /// Gives the streams the buffers that C streams have at the start of a program.
+    pub(super) fn reset_buffering(self) {
+        // SAFETY: the streams are open, and nothing is in their buffers: they are new, or were just emptied.
+        unsafe {
+            libc::setvbuf(self.stdin, ptr::null_mut(), libc::_IOFBF, BUFFER);
+            libc::setvbuf(self.stdout, ptr::null_mut(), libc::_IOFBF, BUFFER);
+            libc::setvbuf(self.stderr, ptr::null_mut(), libc::_IONBF, 0);
+        }
+    }
+
+    /// Writes out what the script has left in its output buffer.
+    pub(super) fn flush(self) {
+        // SAFETY: the stream is open, and used by this thread only.
+        unsafe { fflush_unlocked(self.stdout) };
+    }
+
+    /// Makes the streams as good as new: nothing buffered, no error, no end.
+    pub(super) fn reset(self) {
+        // SAFETY: as above.
+        unsafe {
+            for file in [self.stdin, self.stdout] {
+                __fpurge(file);
+                clearerr(file);
+            }
+            clearerr(self.stderr);
+        }
+    }
+}
+
+unsafe fn open(
+    mode: &std::ffi::CStr,
+    read: Option<unsafe extern "C" fn(*mut c_void, *mut c_char, size_t) -> ssize_t>,
+    write: Option<unsafe extern "C" fn(*mut c_void, *const c_char, size_t) -> ssize_t>,
+) -> io::Result<*mut FILE> {
+    let functions = CookieFunctions { read, write, seek: Some(no_seek), close: None };
+    // SAFETY: the mode is a C string, and the functions live as long as the program.
+    let file = unsafe { fopencookie(ptr::null_mut(), mode.as_ptr(), functions) };
+    if file.is_null() { Err(io::Error::last_os_error()) } else { Ok(file) }
+}
+
+/// Writes a line as `print` does: pieces with tabs between them, and everything before it flushed out.
+///
+/// # Safety
+/// `l` is a Lua state of this thread; its stack holds the arguments.
+pub(super) unsafe fn print(l: *mut lua_State) {
+    let Some(files) = FILES.get() else { return };
+    // SAFETY: the stream is open and this thread's. `luaL_tolstring` can raise an error: nothing here needs dropping.
+    unsafe {
+        let put = |bytes: *const c_char, len: usize| fwrite_unlocked(bytes.cast(), 1, len, files.stdout);
+        let count = ffi::lua_gettop(l);
+        for at in 1..=count {
+            let mut len = 0;
+            let text = ffi::luaL_tolstring(l, at, &raw mut len);
+            if at > 1 {
+                put(c"\t".as_ptr(), 1);
+            }
+            // A line of one string need not go through the stream's buffer, when nothing waits there.
+            if count == 1 && __fpending(files.stdout) == 0 {
+                let text = std::slice::from_raw_parts(text.cast::<u8>(), len);
+                let sent = context::with(|c| c.write_stdout(text).and_then(|()| c.write_stdout(b"\n")));
+                after_write(sent);
+                ffi::lua_pop(l, 1);
+                return;
+            }
+            put(text, len);
+            ffi::lua_pop(l, 1);
+        }
+        put(c"\n".as_ptr(), 1);
+        fflush_unlocked(files.stdout);
+    }
+}
+
+fn after_write(result: io::Result<()>) -> bool {
+    if result.is_err() {
+        set_errno(libc::EPIPE);
+        // Under CGI the program would be killed by SIGPIPE; the request that is not wanted ends likewise.
+        super::functions::client_has_gone();
+    }
+    result.is_ok()
+}
+
+fn set_errno(number: c_int) {
+    // SAFETY: errno is this thread's own.
+    unsafe { *libc::__errno_location() = number };
+}
+
+unsafe extern "C" fn read_stdin(_: *mut c_void, buf: *mut c_char, size: size_t) -> ssize_t {
+    // SAFETY: the C library gives a buffer of this size.
+    let buf = unsafe { std::slice::from_raw_parts_mut(buf.cast::<u8>(), size) };
+    match context::with(|c| c.read_stdin(buf)) {
+        Ok(count) => count as ssize_t,
+        // An upload that broke off ends the stream, as it ends a CGI program's pipe.
+        Err(_) => 0,
+    }
+}
+
+unsafe extern "C" fn write_stdout(_: *mut c_void, bytes: *const c_char, size: size_t) -> ssize_t {
+    // SAFETY: the C library gives so many bytes.
+    let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), size) };
+    if after_write(context::with(|c| c.write_stdout(bytes))) { size as ssize_t } else { 0 }
+}
+
+unsafe extern "C" fn write_stderr(_: *mut c_void, bytes: *const c_char, size: size_t) -> ssize_t {
+    // SAFETY: the C library gives so many bytes.
+    let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), size) };
+    if after_write(context::with(|c| c.write_stderr(bytes))) { size as ssize_t } else { 0 }
+}
+
+/// A pipe cannot seek, and says so.
+pub(super) unsafe extern "C" fn no_seek(_: *mut c_void, _: *mut off64_t, _: c_int) -> c_int {
+    set_errno(libc::ESPIPE);
+    -1
+}

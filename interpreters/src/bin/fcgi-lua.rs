@@ -1,0 +1,24 @@
+//! `fcgi-lua`: Lua scripts under FastCGI, as CGI, or like `lua`.
+#![forbid(unsafe_code)]
+
+use fcgi::lua;
+use fcgi_interpreters::{Language, Setup};
+
+fn options(setup: &Setup) -> lua::Options {
+    lua::Options {
+        program: setup.program.clone(),
+        arguments: setup.arguments.clone(),
+        display_errors: setup.display_errors,
+        shared_process: setup.shared_process,
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    fcgi_interpreters::main(&Language {
+        program: "fcgi-lua",
+        name: "Lua",
+        extension: "lua",
+        interpreter: |setup| Ok(Box::new(lua::Engine::new(options(setup))?)),
+        plain: |script, setup| lua::run_plain(script, &options(setup)),
+    })
+}

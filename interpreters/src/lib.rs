@@ -1,0 +1,77 @@
+//! What the runners share: one command line, one way to find out how they were started, one way to serve.
+//!
+//! A runner is [`main`] with its language: options -> mode -> run -> exit status.
+
+mod log;
+mod mode;
+mod options;
+mod run;
+mod workers;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+pub use options::Options;
+
+/// What a language gives to its runner.
+pub struct Language {
+    /// The program's name.
+    pub program: &'static str,
+    /// The language's name.
+    pub name: &'static str,
+    /// Extension of its scripts, without the dot.
+    pub extension: &'static str,
+    /// Makes an interpreter for the calling thread.
+    pub interpreter: fn(&Setup) -> anyhow::Result<Box<dyn fcgi_core::Interpreter>>,
+    /// Runs a script as the language's own interpreter does; gives the exit status.
+    pub plain: fn(&Path, &Setup) -> anyhow::Result<u8>,
+}
+
+/// What an interpreter must know to be made.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The name that the program was called by.
+    pub program: OsString,
+    /// Arguments of the script.
+    pub arguments: Vec<OsString>,
+    /// Error pages tell what went wrong.
+    pub display_errors: bool,
+    /// Other interpreters run in this process.
+    pub shared_process: bool,
+}
+
+/// The exit status of a program that was used wrongly.
+const USAGE: u8 = 2;
+
+/// A runner: everything from the command line to the exit status.
+pub fn main(language: &Language) -> ExitCode {
+    let command = Options::command()
+        .name(language.program)
+        .about(format!("Runs {} scripts: under FastCGI, as CGI, or like the plain interpreter", language.name))
+        .after_help(options::examples(language));
+    let options = match command.try_get_matches().and_then(|m| Options::from_arg_matches(&m)) {
+        Ok(options) => options,
+        Err(e) if e.use_stderr() => {
+            let text = e.render().to_string();
+            let first = text.lines().next().unwrap_or_default();
+            eprintln!("{}: {} (--help tells more)", language.program, first.trim_start_matches("error: "));
+            return ExitCode::from(USAGE);
+        }
+        Err(e) => {
+            // --help and --version are not errors, and a pipe that closes early is not ours to complain about.
+            let _ = e.print();
+            return ExitCode::SUCCESS;
+        }
+    };
+    log::start(&options);
+    match run::run(language, options) {
+        Ok(status) => ExitCode::from(status),
+        Err(e) => {
+            eprintln!("{}: {e:#}", language.program);
+            ExitCode::from(USAGE)
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! How the program was started.
+
+use std::io;
+
+use anyhow::Context;
+use fcgi_core::{Listener, cgi, inherit};
+
+use crate::Options;
+
+/// What the program is to be.
+#[derive(Debug)]
+pub(crate) enum Mode {
+    /// A server on sockets that it binds or was given.
+    Serve(Vec<Listener>),
+    /// One of the processes of a server, on sockets that its parent gave it.
+    Worker(Vec<Listener>),
+    /// A CGI program.
+    Cgi,
+    /// The plain interpreter.
+    Plain,
+}
+
+/// Finds out, in this order: a parent of ours, `--listen` and `--http`, systemd, descriptor 0, CGI variables.
+///
+/// # Errors
+/// When an address cannot be listened on, or a descriptor is not what it is said to be.
+pub(crate) fn find(options: &Options) -> anyhow::Result<Mode> {
+    let listeners = |fds: Vec<_>| fds.into_iter().map(Listener::inherited).collect::<io::Result<Vec<_>>>();
+    if let Some(fds) = inherit::parent()? {
+        return Ok(Mode::Worker(listeners(fds)?));
+    }
+    if !options.listen.is_empty() || options.http.is_some() {
+        let bound: Result<Vec<_>, _> = options.listen.iter().map(Listener::bind).collect();
+        return Ok(Mode::Serve(bound?));
+    }
+    let passed = inherit::systemd().context("LISTEN_FDS")?;
+    if !passed.is_empty() {
+        return Ok(Mode::Serve(listeners(passed)?));
+    }
+    if let Some(fd) = inherit::standard_input().context("descriptor 0")? {
+        return Ok(Mode::Serve(vec![Listener::inherited(fd)?]));
+    }
+    Ok(if cgi::is_cgi() { Mode::Cgi } else { Mode::Plain })
+}

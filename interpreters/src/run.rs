@@ -1,0 +1,142 @@
+//! One function for each mode.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use fcgi_core::script::{NoScript, Scripts};
+use fcgi_core::{Interpreter, Listener, Request, Server, cgi, signals};
+
+use crate::mode::{self, Mode};
+use crate::{Language, Options, Setup, workers};
+
+/// Does what the command line and the surroundings ask for; gives the exit status.
+///
+/// # Errors
+/// What the user must mend.
+pub(crate) fn run(language: &Language, options: Options) -> anyhow::Result<u8> {
+    match mode::find(&options)? {
+        Mode::Serve(listeners) => serve(language, &options, listeners).map(|()| 0),
+        Mode::Worker(listeners) => {
+            // A worker without its parent would hold the sockets for ever.
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+            serve_here(language, &options, listeners).map(|()| 0)
+        }
+        Mode::Cgi => {
+            let script = cgi_script(&options)?;
+            (language.plain)(&script, &setup(language, &options))
+        }
+        Mode::Plain => {
+            let Some(script) = options.script.first() else {
+                bail!("give a script, or --listen or --http to serve scripts (--help tells more)");
+            };
+            (language.plain)(Path::new(script), &setup(language, &options))
+        }
+    }
+}
+
+fn setup(language: &Language, options: &Options) -> Setup {
+    Setup {
+        program: std::env::args_os().next().unwrap_or_else(|| OsString::from(language.program)),
+        arguments: options.script.iter().skip(1).cloned().collect(),
+        display_errors: options.display_errors,
+        shared_process: options.threads > 1,
+    }
+}
+
+/// The script of a CGI program: given, or named by a web server that calls this program as a handler.
+fn cgi_script(options: &Options) -> anyhow::Result<PathBuf> {
+    if let Some(script) = options.script.first() {
+        return Ok(script.into());
+    }
+    let mut params = cgi::request_variables();
+    Ok(scripts_of(options, "").locate(&mut params).context("as a CGI program")?)
+}
+
+fn scripts_of(options: &Options, extension: &str) -> Scripts {
+    let list = options.extensions.as_deref().unwrap_or(extension);
+    let extensions = list.split(',').map(str::trim).filter(|e| !e.is_empty()).map(OsString::from).collect();
+    Scripts::Named { root: options.root.clone(), extensions }
+}
+
+fn scripts(language: &Language, options: &Options) -> anyhow::Result<Scripts> {
+    if let Some(root) = &options.root
+        && !root.is_dir()
+    {
+        bail!("{} is not a directory (--root)", root.display());
+    }
+    let Some(script) = options.script.first() else { return Ok(scripts_of(options, language.extension)) };
+    let shown = Path::new(script).display();
+    std::fs::File::open(script).with_context(|| format!("cannot open {shown}"))?;
+    if Path::new(script).is_dir() {
+        bail!("{shown} is a directory: give it as --root, or give a script");
+    }
+    Ok(Scripts::One(std::path::absolute(script)?))
+}
+
+/// Serves with a parent and workers, or in this process alone.
+fn serve(language: &Language, options: &Options, listeners: Vec<Listener>) -> anyhow::Result<()> {
+    scripts(language, options)?;
+    options.allow_list()?;
+    for listener in &listeners {
+        tracing::info!("listening on {}", listener.address());
+    }
+    match options.workers {
+        Some(count) => workers::supervise(&listeners, count, Duration::from_secs(options.shutdown_timeout)),
+        None => serve_here(language, options, listeners),
+    }
+}
+
+/// Serves in this process, with one interpreter for each thread.
+fn serve_here(language: &Language, options: &Options, listeners: Vec<Listener>) -> anyhow::Result<()> {
+    let scripts = scripts(language, options)?;
+    let setup = setup(language, options);
+    let mut builder = Server::builder()
+        .allow(options.allow_list()?)
+        .config(options.server_config())
+        .drain_on(signals::catch().context("cannot catch signals")?);
+    for listener in listeners {
+        builder = builder.listener(listener);
+    }
+    let server = builder.start().context("cannot start to serve")?;
+    let one = || -> anyhow::Result<()> {
+        let mut interpreter = (language.interpreter)(&setup)?;
+        serve_requests(&server, &scripts, &mut *interpreter)
+    };
+    if options.threads == 1 {
+        return one();
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..options.threads)
+            .map(|_| {
+                std::thread::Builder::new().name("interpreter".to_owned()).spawn_scoped(scope, || {
+                    fcgi_core::thread::own_directory()?;
+                    one()
+                })
+            })
+            .collect::<Result<_, _>>()
+            .context("cannot start a thread")?;
+        threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| bail!("an interpreter's thread panicked")))
+    })
+}
+
+fn serve_requests(server: &Server, scripts: &Scripts, interpreter: &mut dyn Interpreter) -> anyhow::Result<()> {
+    while let Some(mut request) = server.accept().context("cannot serve any further")? {
+        match scripts.locate(request.params_mut()) {
+            Ok(script) => interpreter.serve(&script, request),
+            Err(why) => refuse(request, &why),
+        }
+    }
+    Ok(())
+}
+
+fn refuse(mut request: Request, why: &NoScript) {
+    use std::io::Write;
+    tracing::warn!("{why}");
+    let status = why.status();
+    // A client that has gone needs no answer.
+    let _ = writeln!(request.stderr(), "{why}");
+    let _ = write!(request.stdout(), "Status: {status}\r\nContent-Type: text/plain\r\n\r\n{status}\n");
+    let _ = request.finish(0);
+}

@@ -1,0 +1,154 @@
+//! The parent of several processes: it starts them, restarts those that die, and passes the signal to stop on. It runs no
+//! script, so no script can harm it.
+//!
+//! A worker is this same program, started with the same command line and the listening sockets.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use fcgi_core::{Listener, inherit, signals};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::SIGCHLD;
+
+/// A worker that lived shorter than this failed at once.
+const TOO_SHORT: Duration = Duration::from_secs(1);
+/// Pauses before workers that fail at once are tried again.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+
+struct Worker {
+    child: Option<Child>,
+    started: Instant,
+    /// When it is to be started again.
+    restart_at: Instant,
+    pause: Duration,
+}
+
+/// Runs `count` workers on the listeners until a signal says to stop; then waits for them, `patience` at most.
+///
+/// # Errors
+/// When the first workers cannot be started.
+pub(crate) fn supervise(listeners: &[Listener], count: u16, patience: Duration) -> anyhow::Result<()> {
+    let stop = signals::catch()?;
+    let (child_died, told) = UnixStream::pair()?;
+    child_died.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(SIGCHLD, told)?;
+    let now = Instant::now();
+    let mut workers: Vec<Worker> = Vec::new();
+    for _ in 0..count {
+        let child = Some(start(listeners)?);
+        workers.push(Worker { child, started: now, restart_at: now, pause: FIRST_PAUSE });
+    }
+    loop {
+        let next = workers.iter().filter(|w| w.child.is_none()).map(|w| w.restart_at).min();
+        let stopping = wait(stop.as_fd(), child_died.as_fd(), next)?;
+        let _ = rustix::io::read(&child_died, &mut [0; 64]);
+        if stopping {
+            return Ok(end(&mut workers, patience)?);
+        }
+        for worker in &mut workers {
+            worker.look_after(listeners)?;
+        }
+    }
+}
+
+impl Worker {
+    fn look_after(&mut self, listeners: &[Listener]) -> io::Result<()> {
+        if let Some(child) = &mut self.child
+            && let Some(status) = child.try_wait()?
+        {
+            let pid = child.id();
+            self.child = None;
+            let short = self.started.elapsed() < TOO_SHORT;
+            self.pause = if short { (self.pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
+            self.restart_at = Instant::now() + if short { self.pause } else { Duration::ZERO };
+            let when = if short { format!(" in {:?}", self.pause) } else { String::new() };
+            tracing::error!("worker {pid} {}: it is started again{when}", how_it_ended(status));
+        }
+        if self.child.is_none() && self.restart_at <= Instant::now() {
+            match start(listeners) {
+                Ok(child) => self.child = Some(child),
+                Err(e) => {
+                    tracing::error!("cannot start a worker: {e}");
+                    self.restart_at = Instant::now() + self.pause;
+                }
+            }
+            self.started = Instant::now();
+        }
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(child) = &self.child {
+            let _ = kill_process(Pid::from_child(child), signal);
+        }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
+    }
+}
+
+fn start(listeners: &[Listener]) -> io::Result<Child> {
+    let numbers: io::Result<Vec<String>> =
+        listeners.iter().map(|l| inherit::pass_on(l.fd()).map(|number| number.to_string())).collect();
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments).env(inherit::WORKER_FDS, numbers?.join(",")).stdin(Stdio::null()).spawn()
+}
+
+/// Waits for a signal or the time; whether the signal says to stop.
+fn wait(
+    stop: std::os::fd::BorrowedFd<'_>,
+    child_died: std::os::fd::BorrowedFd<'_>,
+    until: Option<Instant>,
+) -> io::Result<bool> {
+    debug_assert_ne!(stop.as_raw_fd(), child_died.as_raw_fd());
+    let timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
+    let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
+    let mut fds = [PollFd::new(&stop, PollFlags::IN), PollFd::new(&child_died, PollFlags::IN)];
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) => Ok(!fds[0].revents().is_empty()),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Lets the workers finish what they have begun; ends those that take too long.
+fn end(workers: &mut [Worker], patience: Duration) -> io::Result<()> {
+    const LOOK_EVERY: Duration = Duration::from_millis(10);
+    for worker in &*workers {
+        worker.signal(Signal::TERM);
+    }
+    let deadline = Instant::now() + patience;
+    let mut killed = false;
+    while !workers.iter_mut().fold(true, |all, worker| worker.has_ended() && all) {
+        if !killed && Instant::now() >= deadline {
+            killed = true;
+            tracing::warn!("some workers are still busy after {patience:?}: they are ended (--shutdown-timeout)");
+            for worker in &*workers {
+                worker.signal(Signal::KILL);
+            }
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+fn how_it_ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with status {code}"),
+        (None, Some(signal)) => {
+            format!("was killed by {}", signal_hook::low_level::signal_name(signal).unwrap_or("a signal"))
+        }
+        (None, None) => "ended".to_owned(),
+    }
+}
