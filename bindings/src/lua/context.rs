@@ -67,6 +67,10 @@ pub(super) struct Context {
     pub(super) modules_changed: Cell<bool>,
     /// Modules whose changes stand in this request.
     pub(super) applied: RefCell<HashSet<Vec<u8>>>,
+    /// Calls of `xpcall` that the script is in.
+    pub(super) handlers: Cell<u32>,
+    /// So many allocations of userdata are to fail.
+    pub(super) no_memory: Cell<u8>,
     /// Modules that are not to be kept.
     pub(super) volatile: RefCell<Vec<Vec<u8>>>,
     pub(super) warnings: Cell<bool>,
@@ -131,6 +135,8 @@ impl Context {
     /// Forgets what belongs to one request.
     pub(super) fn reset(&self) {
         self.exit.set(None);
+        self.handlers.set(0);
+        self.no_memory.set(0);
         self.loading.set(0);
         self.warnings.set(false);
         self.warning_continues.set(false);

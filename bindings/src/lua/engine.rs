@@ -142,8 +142,10 @@ impl Engine {
         }
         // SAFETY: the collector runs in a state that no function is active in.
         unsafe {
-            // Finalizers may need globals: what no global holds is finalized first.
+            // Finalizers may call functions of the script, so those go last.
             if finalizers {
+                ffi::lua_gc(l, ffi::LUA_GCCOLLECT);
+                super::isolation::clear_global_values(l);
                 ffi::lua_gc(l, ffi::LUA_GCCOLLECT);
             }
             self.restore();
@@ -210,12 +212,31 @@ impl Interpreter for Engine {
 
 /// A Lua state with all libraries, able to load C modules; and the pointer to it, which is good as long as its owner.
 pub(super) fn new_state() -> anyhow::Result<(Lua, *mut lua_State)> {
+    // Other options would replace `pcall` by one that coroutines cannot yield across.
     // SAFETY: scripts are trusted with what `lua` trusts them with.
-    let lua = unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::new().catch_rust_panics(false)) };
+    let lua = unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::new()) };
+    search_system_directories(&lua).map_err(|e| anyhow::anyhow!("cannot set package.path: {e}"))?;
     // SAFETY: one value is pushed, as promised.
     let pointer = unsafe { lua.exec_raw::<mlua::LightUserData>((), |l| ffi::lua_pushlightuserdata(l, l.cast())) };
     let pointer = pointer.map_err(|e| anyhow::anyhow!("cannot start Lua: {e}"))?;
     Ok((lua, pointer.0.cast()))
+}
+
+/// Lua looks below `/usr/local` only; the system's packages of modules lie below `/usr`, where the system's own `lua` finds
+/// them. `LUA_PATH` and `LUA_CPATH` keep their meaning: `;;` in them stands for the default, which this extends.
+fn search_system_directories(lua: &Lua) -> mlua::Result<()> {
+    let package: mlua::Table = lua.globals().get("package")?;
+    let arch = std::env::consts::ARCH;
+    let extend = |field: &str, before: &str, more: &str| -> mlua::Result<()> {
+        let path: String = package.get(field)?;
+        package.set(field, path.replacen(before, &format!("{more}{before}"), 1))
+    };
+    extend("path", "./?.lua;./?/init.lua", "/usr/share/lua/5.4/?.lua;/usr/share/lua/5.4/?/init.lua;")?;
+    extend(
+        "cpath",
+        "/usr/local/lib/lua/5.4/loadall.so;./?.so",
+        &format!("/usr/lib/{arch}-linux-gnu/lua/5.4/?.so;/usr/lib/lua/5.4/?.so;"),
+    )
 }
 
 fn compile(l: *mut lua_State, path: &Path) -> Result<Function, Vec<u8>> {

@@ -26,6 +26,9 @@ use super::stdio::{self, CookieFunctions, FILE_HANDLE, LuaStream};
 /// The status of a program that SIGPIPE has killed, as shells report it.
 const CLIENT_GONE: i32 = 128 + libc::SIGPIPE;
 
+/// When memory is out, Lua collects garbage and tries again.
+const ATTEMPTS: u8 = 2;
+
 /// Replaces the functions in the library tables.
 ///
 /// # Safety
@@ -131,23 +134,34 @@ pub(super) unsafe fn original(l: *mut lua_State, which: impl FnOnce(Originals) -
 
 // -------------------------------------------------------------------- ends
 
-/// Ends the script with a status. Does not return.
+/// Ends the script. Does not return.
 unsafe fn leave(l: *mut lua_State) -> c_int {
     // SAFETY: nothing here needs dropping.
     unsafe {
         if context::with(|c| c.exit.get().is_some_and(|exit| !exit.close)) {
             ffi::lua_sethook(l, Some(leave_again), ffi::LUA_MASKCOUNT, 1);
         }
-        ffi::lua_pushnil(l);
-        ffi::lua_error(l)
+        raise(l)
     }
 }
 
 unsafe extern "C-unwind" fn leave_again(l: *mut lua_State, _: *mut ffi::lua_Debug) {
     // SAFETY: as for `leave`; hooks may raise errors.
+    unsafe { raise(l) };
+}
+
+/// Raises the error that ends the script.
+unsafe fn raise(l: *mut lua_State) -> c_int {
+    // SAFETY: as for `leave`.
     unsafe {
+        // A message handler of the script must not hear of it. The one error that Lua does not tell to handlers is that
+        // memory is out, so that is what happens.
+        if context::with(|c| c.handlers.get()) > 0 {
+            context::with(|c| c.no_memory.set(ATTEMPTS));
+            ffi::lua_newuserdatauv(l, 1, 0);
+        }
         ffi::lua_pushnil(l);
-        ffi::lua_error(l);
+        ffi::lua_error(l)
     }
 }
 
@@ -196,7 +210,18 @@ macro_rules! end_when_ended {
     )*};
 }
 
-end_when_ended! { pcall xpcall resume io_write io_read file_write file_read }
+end_when_ended! { pcall resume io_write io_read file_write file_read }
+
+unsafe extern "C-unwind" fn xpcall(l: *mut lua_State) -> c_int {
+    context::with(|c| c.handlers.set(c.handlers.get() + 1));
+    // SAFETY: as for the functions above. (Not reached when a coroutine yields inside: then the count stays too high,
+    // which only makes ending dearer.)
+    unsafe {
+        let results = original(l, |o| o.xpcall);
+        context::with(|c| c.handlers.set(c.handlers.get().saturating_sub(1)));
+        unless_ended(l, results)
+    }
+}
 
 /// `coroutine.wrap`: makes a function that resumes, and ends the script when the coroutine has.
 unsafe extern "C-unwind" fn wrap(l: *mut lua_State) -> c_int {
@@ -410,9 +435,11 @@ unsafe extern "C-unwind" fn popen(l: *mut lua_State) -> c_int {
         let stream = ffi::lua_newuserdatauv(l, size_of::<LuaStream>(), 0).cast::<LuaStream>();
         stream.write(LuaStream { file: ptr::null_mut(), close: None });
         ffi::luaL_setmetatable(l, FILE_HANDLE.as_ptr());
+        stdio::flush_all();
         match Popen::start(c_string(command), reads) {
             Ok(popen) => {
                 let cookie = Box::into_raw(Box::new(popen));
+                let buffer = (*cookie).buffer.as_mut_ptr();
                 let functions = CookieFunctions {
                     read: Some(popen_read),
                     write: Some(popen_write),
@@ -421,6 +448,7 @@ unsafe extern "C-unwind" fn popen(l: *mut lua_State) -> c_int {
                 };
                 (*stream).file = stdio::fopencookie(cookie.cast(), mode, functions);
                 (*stream).close = Some(close_popen);
+                libc::setvbuf((*stream).file, buffer.cast(), libc::_IOFBF, stdio::BUFFER);
                 1
             }
             Err(e) => {
@@ -471,6 +499,10 @@ unsafe extern "C" fn popen_close(cookie: *mut c_void) -> c_int {
 /// Lua says what an allocation is for: userdata (files, for one) must be collected when the request ends.
 unsafe extern "C" fn allocate(ud: *mut c_void, block: *mut c_void, old: usize, new: usize) -> *mut c_void {
     if block.is_null() && old == ffi::LUA_TUSERDATA as usize {
+        let fails = context::with(|c| c.no_memory.replace(c.no_memory.get().saturating_sub(1)));
+        if fails > 0 {
+            return ptr::null_mut();
+        }
         context::with(|c| c.traces.userdata.set(true));
     }
     match ALLOCATOR.get() {

@@ -212,6 +212,33 @@ unsafe fn restore_table(l: *mut lua_State, size: c_int) {
     }
 }
 
+/// Removes what the script put into globals, but for functions.
+///
+/// # Safety
+/// As for [`Baseline::take`].
+pub(super) unsafe fn clear_global_values(l: *mut lua_State) {
+    // SAFETY: plain stack operations; entries may be removed while a table is walked.
+    unsafe {
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BASELINE));
+        ffi::lua_rawgeti(l, -1, 1);
+        ffi::lua_rawgeti(l, -2, 2);
+        ffi::lua_pushnil(l);
+        while ffi::lua_next(l, -3) != 0 {
+            // baseline globals copy key value
+            let kept = ffi::lua_type(l, -1) == ffi::LUA_TFUNCTION;
+            ffi::lua_pop(l, 1);
+            ffi::lua_pushvalue(l, -1);
+            if ffi::lua_rawget(l, -3) == ffi::LUA_TNIL && !kept {
+                ffi::lua_pushvalue(l, -2);
+                ffi::lua_pushnil(l);
+                ffi::lua_rawset(l, -6);
+            }
+            ffi::lua_pop(l, 1);
+        }
+        ffi::lua_pop(l, 3);
+    }
+}
+
 /// Stack: from, to. Sets in `to` the entries of `from` that are missing or different.
 unsafe fn put_missing(l: *mut lua_State) {
     // SAFETY: plain stack operations.

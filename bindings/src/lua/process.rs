@@ -56,6 +56,8 @@ pub(super) struct Popen {
     child: Child,
     pipe: Option<OwnedFd>,
     flags: PollFlags,
+    /// The C stream's buffer, which must live as long as the stream.
+    pub(super) buffer: Box<[u8; super::stdio::BUFFER]>,
 }
 
 impl Popen {
@@ -71,7 +73,8 @@ impl Popen {
                 let mut child = children.spawn(&mut shell, request, !reads, reads)?;
                 let stdout = child.stdout.take().map(OwnedFd::from);
                 let pipe = stdout.or(child.stdin.take().map(OwnedFd::from));
-                Ok(Self { child, pipe, flags: if reads { PollFlags::IN } else { PollFlags::OUT } })
+                let flags = if reads { PollFlags::IN } else { PollFlags::OUT };
+                Ok(Self { child, pipe, flags, buffer: Box::new([0; super::stdio::BUFFER]) })
             })
         })
     }

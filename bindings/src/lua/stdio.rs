@@ -15,7 +15,7 @@ use mlua::ffi::{self, lua_State};
 use super::context;
 
 /// The buffer of a C stream on a pipe.
-const BUFFER: usize = 4096;
+pub(super) const BUFFER: usize = 4096;
 
 #[repr(C)]
 pub(super) struct CookieFunctions {
@@ -50,6 +50,8 @@ pub(super) struct Files {
     stdin: *mut FILE,
     stdout: *mut FILE,
     stderr: *mut FILE,
+    /// Buffers of the first two: of itself, the C library would take larger ones for streams that are no descriptors.
+    buffers: [*mut c_char; 2],
 }
 
 thread_local! {
@@ -71,6 +73,7 @@ impl Files {
                 stdin: open(c"r", Some(read_stdin), None)?,
                 stdout: open(c"w", None, Some(write_stdout))?,
                 stderr: open(c"w", None, Some(write_stderr))?,
+                buffers: [(); 2].map(|()| Box::leak(Box::new([0; BUFFER])).as_mut_ptr()),
             }
         };
         files.reset_buffering();
@@ -95,8 +98,8 @@ impl Files {
     pub(super) fn reset_buffering(self) {
         // SAFETY: the streams are open, and nothing is in their buffers: they are new, or were just emptied.
         unsafe {
-            libc::setvbuf(self.stdin, ptr::null_mut(), libc::_IOFBF, BUFFER);
-            libc::setvbuf(self.stdout, ptr::null_mut(), libc::_IOFBF, BUFFER);
+            libc::setvbuf(self.stdin, self.buffers[0], libc::_IOFBF, BUFFER);
+            libc::setvbuf(self.stdout, self.buffers[1], libc::_IOFBF, BUFFER);
             libc::setvbuf(self.stderr, ptr::null_mut(), libc::_IONBF, 0);
         }
     }
@@ -160,6 +163,19 @@ pub(super) unsafe fn print(l: *mut lua_State) {
         }
         put(c"\n".as_ptr(), 1);
         fflush_unlocked(files.stdout);
+    }
+}
+
+/// Writes out what the script's files have in their buffers, as `lua` does before it starts a command.
+pub(super) fn flush_all() {
+    if context::with(|c| c.shared_process.get()) {
+        // Streams of other threads are not ours to touch.
+        if let Some(files) = FILES.get() {
+            files.flush();
+        }
+    } else {
+        // SAFETY: all streams of the process are this thread's.
+        unsafe { libc::fflush(ptr::null_mut()) };
     }
 }
 

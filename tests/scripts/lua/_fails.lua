@@ -1,0 +1,2 @@
+counter = (counter or 0) + 1
+error('loading failed ' .. counter)

@@ -1,0 +1,5 @@
+print("Content-Type: text/plain\n")
+print(pcall(require, "_broken"))
+print(package.loaded._broken)
+print(pcall(require, "_fails"))
+print(pcall(require, "_fails"))

@@ -1,0 +1,6 @@
+print("Content-Type: text/plain\n")
+print(dofile("_part.lua"))
+print(from_part)
+print(type(loadfile("_part.lua", "t", {})))
+print(loadfile("no_such_part.lua"))
+print(pcall(dofile, "no_such_part.lua"))

@@ -1,0 +1,5 @@
+print("Content-Type: text/plain\n")
+print(OldModule, string.shout, strict)
+require("_old")
+print(OldModule.name, ("x"):shout(), strict, getmetatable(_G) ~= nil)
+print(pcall(function() return undefined_name end))

@@ -1,0 +1,10 @@
+print("Content-Type: text/plain\n")
+print()
+print(nil, true, 1, 1.0, -0.0, "s", 2^53, 1e300 * 1e10)
+print(setmetatable({}, {__tostring = function() return "mine" end}))
+print(pcall(print, setmetatable({}, {__tostring = function() return 1 end})))
+print((tostring(setmetatable({}, {__name = "Named"})):gsub("0x%x+", "PTR")))
+io.write("no newline ") print("then print") io.write(1, " ", 2, "\n")
+print(select("#", print("x")))
+tostring = function() return "replaced" end
+print(1)

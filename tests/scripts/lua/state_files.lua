@@ -1,0 +1,11 @@
+print("Content-Type: text/plain\n")
+local name = os.tmpname()
+local f = io.open(name, "w")
+f:write("buffered, not closed")
+kept = f
+local g = io.open(name)
+print(g:read("a"))
+os.remove(name)
+io.output("/dev/null")
+io.input("/dev/null")
+io.write("nowhere")

@@ -1,0 +1,7 @@
+print("Content-Type: text/plain\n")
+print(os.setlocale(), os.setlocale("C.UTF-8"), os.setlocale("no_SUCH"))
+math.randomseed(42)
+print(math.random(1, 1000000), math.random(1, 1000000))
+print(os.setlocale(nil, "ctype"))
+warn("@on")
+warn("visible")
