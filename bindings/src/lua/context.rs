@@ -24,6 +24,8 @@ pub(super) struct Traces {
     pub(super) random: Cell<bool>,
     pub(super) buffering: Cell<bool>,
     pub(super) registry: Cell<bool>,
+    /// Metatables that only `debug.setmetatable` can set were set.
+    pub(super) metatables: Cell<bool>,
     /// Tables with a `__gc` metamethod were made.
     pub(super) finalizers: Cell<bool>,
     /// Userdata was made, such as files: what is left of it must be collected, for files are flushed and closed then.

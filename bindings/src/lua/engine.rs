@@ -201,12 +201,14 @@ impl Interpreter for Engine {
         }
         self.restore();
         self.files.reset();
-        context::with(|c| {
-            if c.traces.buffering.take() {
-                self.files.reset_buffering();
+        if context::with(|c| c.traces.buffering.take()) {
+            // SAFETY: the library tables were put back, and the streams are empty.
+            match unsafe { self.files.install_again(self.l) } {
+                Ok(files) => self.files = files,
+                Err(e) => tracing::error!("cannot make the standard streams anew: {e}"),
             }
-            c.reset();
-        });
+        }
+        context::with(context::Context::reset);
     }
 }
 

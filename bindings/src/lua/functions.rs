@@ -534,6 +534,7 @@ unsafe extern "C-unwind" fn setmetatable(l: *mut lua_State) -> c_int {
 }
 
 unsafe extern "C-unwind" fn debug_setmetatable(l: *mut lua_State) -> c_int {
+    context::with(|c| c.traces.metatables.set(true));
     // SAFETY: as above.
     unsafe {
         note_finalizer(l);

@@ -90,8 +90,11 @@ impl Baseline {
             }
             ffi::lua_pop(l, 1);
             restore_loaded(l);
-            restore_type_metatables(l);
-            restore_default_files(l);
+            let metatables = context.traces.metatables.replace(false);
+            if metatables {
+                restore_type_metatables(l);
+            }
+            restore_default_files(l, metatables);
             forget_volatile(l, context);
             if context.loading.get() != 0 {
                 ffi::lua_newtable(l);
@@ -310,13 +313,20 @@ unsafe fn restore_type_metatables(l: *mut lua_State) {
     }
 }
 
-unsafe fn restore_default_files(l: *mut lua_State) {
+unsafe fn restore_default_files(l: *mut lua_State, metatables: bool) {
     // SAFETY: plain stack operations; the names are those of the io library.
     unsafe {
         ffi::lua_getglobal(l, c"io".as_ptr());
         for (registered, field) in [(c"_IO_input", c"stdin"), (c"_IO_output", c"stdout")] {
             ffi::lua_getfield(l, -1, field.as_ptr());
             ffi::lua_setfield(l, LUA_REGISTRYINDEX, registered.as_ptr());
+        }
+        if metatables {
+            for field in [c"stdin", c"stdout", c"stderr"] {
+                ffi::lua_getfield(l, -1, field.as_ptr());
+                ffi::luaL_setmetatable(l, FILE_HANDLE.as_ptr());
+                ffi::lua_pop(l, 1);
+            }
         }
         ffi::lua_pop(l, 1);
     }

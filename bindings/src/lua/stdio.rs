@@ -65,42 +65,55 @@ impl Files {
     /// When the system has no memory for them.
     ///
     /// # Safety
-    /// `l` is a Lua state with the `io` library open, used by this thread only.
+    /// `l` is a Lua state with the `io` library as it was opened, used by this thread only.
     pub(super) unsafe fn install(l: *mut lua_State) -> io::Result<Self> {
-        // SAFETY: the functions match the modes; the cookie is not used, for a thread has one context.
-        let files = unsafe {
-            Self {
+        let buffers = [(); 2].map(|()| Box::leak(Box::new([0; BUFFER])).as_mut_ptr());
+        // SAFETY: the caller's promise.
+        unsafe { Self::install_with(l, buffers) }
+    }
+
+    /// Replaces the streams by new ones, for their buffering was changed, which the C library does not undo.
+    ///
+    /// # Errors
+    /// As for [`install`](Self::install).
+    ///
+    /// # Safety
+    /// As for [`install`](Self::install); nothing is left in the buffers.
+    pub(super) unsafe fn install_again(self, l: *mut lua_State) -> io::Result<Self> {
+        // SAFETY: the caller's promise; the files of the io library get the new streams before they are used again.
+        unsafe {
+            for file in [self.stdin, self.stdout, self.stderr] {
+                libc::fclose(file);
+            }
+            Self::install_with(l, self.buffers)
+        }
+    }
+
+    unsafe fn install_with(l: *mut lua_State, buffers: [*mut c_char; 2]) -> io::Result<Self> {
+        // SAFETY: the functions match the modes; the cookie is not used, for a thread has one context. The buffers are
+        // not used by other streams; the fields of `io` are as the library leaves them.
+        unsafe {
+            let files = Self {
                 stdin: open(c"r", Some(read_stdin), None)?,
                 stdout: open(c"w", None, Some(write_stdout))?,
                 stderr: open(c"w", None, Some(write_stderr))?,
-                buffers: [(); 2].map(|()| Box::leak(Box::new([0; BUFFER])).as_mut_ptr()),
-            }
-        };
-        files.reset_buffering();
-        // SAFETY: the caller's promise; stack and fields are as the io library leaves them.
-        unsafe {
+                buffers,
+            };
+            libc::setvbuf(files.stdin, buffers[0], libc::_IOFBF, BUFFER);
+            libc::setvbuf(files.stdout, buffers[1], libc::_IOFBF, BUFFER);
+            libc::setvbuf(files.stderr, ptr::null_mut(), libc::_IONBF, 0);
             ffi::lua_getglobal(l, c"io".as_ptr());
             for (name, file) in [(c"stdin", files.stdin), (c"stdout", files.stdout), (c"stderr", files.stderr)] {
                 ffi::lua_getfield(l, -1, name.as_ptr());
-                let stream = ffi::luaL_testudata(l, -1, FILE_HANDLE.as_ptr()).cast::<LuaStream>();
+                let stream = ffi::lua_touserdata(l, -1).cast::<LuaStream>();
                 if !stream.is_null() {
                     (*stream).file = file;
                 }
                 ffi::lua_pop(l, 1);
             }
             ffi::lua_pop(l, 1);
-        }
-        FILES.set(Some(files));
-        Ok(files)
-    }
-
-    /// Gives the streams the buffers that C streams have at the start of a program.
-    pub(super) fn reset_buffering(self) {
-        // SAFETY: the streams are open, and nothing is in their buffers: they are new, or were just emptied.
-        unsafe {
-            libc::setvbuf(self.stdin, self.buffers[0], libc::_IOFBF, BUFFER);
-            libc::setvbuf(self.stdout, self.buffers[1], libc::_IOFBF, BUFFER);
-            libc::setvbuf(self.stderr, ptr::null_mut(), libc::_IONBF, 0);
+            FILES.set(Some(files));
+            Ok(files)
         }
     }
 
