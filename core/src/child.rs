@@ -172,9 +172,8 @@ impl Streams {
             Err(e) => return Err(e.into()),
         }
         let mut watched = fds.iter();
-        let mut ready = sources.iter().map(|source| {
-            source.is_some() && watched.next().is_some_and(|fd| !fd.revents().is_empty())
-        });
+        let mut ready =
+            sources.iter().map(|source| source.is_some() && watched.next().is_some_and(|fd| !fd.revents().is_empty()));
         let mut next = || ready.next().unwrap_or(false);
         Ok(Ready { stdout: next(), stderr: next(), stdin: next(), until: next() })
     }

@@ -74,7 +74,8 @@ impl Scripts {
             return Err(NoScript::Forbidden(shown, "its extension is not among those allowed (--extensions)"));
         }
         if let Some(root) = root {
-            let inside = path.canonicalize().is_ok_and(|real| root.canonicalize().is_ok_and(|root| real.starts_with(root)));
+            let inside =
+                path.canonicalize().is_ok_and(|real| root.canonicalize().is_ok_and(|root| real.starts_with(root)));
             if !inside {
                 return Err(NoScript::Forbidden(shown, "it lies outside of the root directory (--root)"));
             }
@@ -147,7 +148,8 @@ impl<T> Cache<T> {
             if self.entries.len() >= REMEMBERED {
                 self.forget_half();
             }
-            let version = version.unwrap_or(Version { device: 0, inode: 0, size: 0, modified: (0, 0), changed: (0, 0) });
+            let version =
+                version.unwrap_or(Version { device: 0, inode: 0, size: 0, modified: (0, 0), changed: (0, 0) });
             self.entries.insert(path.to_owned(), Entry { compiled, version, looked_at: now });
         }
         Ok(&self.entries[path].compiled)

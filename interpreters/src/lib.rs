@@ -66,6 +66,11 @@ pub fn main(language: &Language) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
+    // What follows the script is the script's, so the parser takes what it does not know for a script.
+    if let Some(first) = options.script.first().filter(|s| s.len() > 1 && s.as_encoded_bytes().starts_with(b"-")) {
+        eprintln!("{}: unknown option '{}' (--help tells more)", language.program, first.display());
+        return ExitCode::from(USAGE);
+    }
     log::start(&options);
     match run::run(language, options) {
         Ok(status) => ExitCode::from(status),

@@ -174,12 +174,17 @@ mod tests {
     #[test]
     fn the_table_is_sound() {
         Options::command().debug_assert();
-        assert!(Options::command().get_arguments().all(|a| a.get_short().is_none()), "short options are the interpreter's");
+        assert!(
+            Options::command().get_arguments().all(|a| a.get_short().is_none()),
+            "short options are the interpreter's"
+        );
     }
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("0", 0), ("4096", 4096), ("64K", 65536), ("64kb", 65536), ("2M", 2 << 20), ("1G", 1 << 30)] {
+        for (text, bytes) in
+            [("0", 0), ("4096", 4096), ("64K", 65536), ("64kb", 65536), ("2M", 2 << 20), ("1G", 1 << 30)]
+        {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
         for bad in ["", "K", "-1", "1.5M", "many", "99999999999999999999"] {

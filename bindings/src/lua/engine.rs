@@ -32,14 +32,14 @@ pub struct Options {
 
 /// A Lua state that serves requests.
 pub struct Engine {
-    /// Owns the state that `l` points to.
-    _lua: Lua,
     l: *mut lua_State,
     options: Options,
     files: Files,
     baseline: Baseline,
     scripts: Cache<Function>,
     directory: Option<PathBuf>,
+    /// Owns the state that `l` points to; the last to be dropped.
+    _lua: Lua,
 }
 
 /// A compiled script, kept in the registry of its state.
@@ -79,7 +79,7 @@ impl Engine {
             ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
             Baseline::take(l)
         };
-        Ok(Self { _lua: lua, l, options, files, baseline, scripts: Cache::default(), directory: None })
+        Ok(Self { l, options, files, baseline, scripts: Cache::default(), directory: None, _lua: lua })
     }
 
     fn run(&mut self, script: &Path) -> Ended {

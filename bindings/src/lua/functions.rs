@@ -477,13 +477,15 @@ unsafe extern "C-unwind" fn close_popen(l: *mut lua_State) -> c_int {
 
 unsafe extern "C" fn popen_read(cookie: *mut c_void, buf: *mut c_char, size: libc::size_t) -> libc::ssize_t {
     // SAFETY: the cookie is the box of an open stream; the C library gives a buffer of this size.
-    let (popen, buf) = unsafe { (&mut *cookie.cast::<Popen>(), std::slice::from_raw_parts_mut(buf.cast::<u8>(), size)) };
+    let (popen, buf) =
+        unsafe { (&mut *cookie.cast::<Popen>(), std::slice::from_raw_parts_mut(buf.cast::<u8>(), size)) };
     std::io::Read::read(popen, buf).map_or(-1, |count| count as libc::ssize_t)
 }
 
 unsafe extern "C" fn popen_write(cookie: *mut c_void, bytes: *const c_char, size: libc::size_t) -> libc::ssize_t {
     // SAFETY: as above.
-    let (popen, bytes) = unsafe { (&mut *cookie.cast::<Popen>(), std::slice::from_raw_parts(bytes.cast::<u8>(), size)) };
+    let (popen, bytes) =
+        unsafe { (&mut *cookie.cast::<Popen>(), std::slice::from_raw_parts(bytes.cast::<u8>(), size)) };
     std::io::Write::write_all(popen, bytes).map_or(0, |()| size as libc::ssize_t)
 }
 
@@ -567,7 +569,9 @@ unsafe extern "C-unwind" fn setlocale(l: *mut lua_State) -> c_int {
             if context::with(|c| c.shared_process.get()) {
                 static SAID: std::sync::Once = std::sync::Once::new();
                 SAID.call_once(|| {
-                    tracing::warn!("os.setlocale does nothing with --threads: the locale is the whole process's; use --workers");
+                    tracing::warn!(
+                        "os.setlocale does nothing with --threads: the locale is the whole process's; use --workers"
+                    );
                 });
                 ffi::lua_pushnil(l);
                 return 1;

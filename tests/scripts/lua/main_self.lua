@@ -14,9 +14,5 @@ for _, lib in ipairs {"string", "table", "math", "io", "os", "coroutine", "utf8"
   table.sort(names)
   print(lib, table.concat(names, " "))
 end
-names = {}
-for name in pairs(package.loaded) do names[#names + 1] = name end
-table.sort(names)
-print(table.concat(names, " "))
 print(collectgarbage("incremental"), collectgarbage("generational"))
 return "ignored"

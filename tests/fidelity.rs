@@ -1,0 +1,204 @@
+//! The truth is not written down: each script runs as a real CGI program under the system's `lua5.4`, and then under
+//! `fcgi-lua`, ten times and mixed with the others. Output is compared byte for byte.
+//!
+//! Directives in a script's comments give its requests: `-- query: TEXT`, `-- body: TEXT` (with escapes), `-- body-repeat:
+//! TEXT COUNT`, `-- type: CONTENT-TYPE` for bodies that follow. A script without any gets one GET.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::support::client::{Reply, call};
+use crate::support::{Directory, Running, repository, serve};
+
+struct Request {
+    query: String,
+    body: Vec<u8>,
+    content_type: String,
+}
+
+struct Case {
+    script: PathBuf,
+    request: Request,
+    stdout: Vec<u8>,
+    stderr: String,
+    status: u32,
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    text.replace("\\r", "\r").replace("\\n", "\n").into_bytes()
+}
+
+fn requests(script: &Path) -> Vec<Request> {
+    let text = std::fs::read_to_string(script).unwrap();
+    let mut content_type = "text/plain".to_owned();
+    let mut requests = Vec::new();
+    for line in text.lines() {
+        let (query, body) = if let Some(query) = line.strip_prefix("-- query: ") {
+            (query.to_owned(), Vec::new())
+        } else if let Some(body) = line.strip_prefix("-- body: ") {
+            (String::new(), unescape(body))
+        } else if let Some(body) = line.strip_prefix("-- body-repeat: ") {
+            let (text, count) = body.rsplit_once(' ').unwrap();
+            (String::new(), unescape(text).repeat(count.parse().unwrap()))
+        } else {
+            if let Some(kind) = line.strip_prefix("-- type: ") {
+                content_type = kind.to_owned();
+            }
+            continue;
+        };
+        requests.push(Request { query, body, content_type: content_type.clone() });
+    }
+    if requests.is_empty() {
+        requests.push(Request { query: String::new(), body: Vec::new(), content_type });
+    }
+    requests
+}
+
+impl Request {
+    fn params(&self, script: &Path) -> Vec<(&'static str, Vec<u8>)> {
+        let mut params: Vec<(&str, Vec<u8>)> = vec![
+            ("GATEWAY_INTERFACE", b"CGI/1.1".to_vec()),
+            ("SERVER_PROTOCOL", b"HTTP/1.1".to_vec()),
+            ("SERVER_NAME", b"localhost".to_vec()),
+            ("REQUEST_METHOD", if self.body.is_empty() { b"GET".to_vec() } else { b"POST".to_vec() }),
+            ("SCRIPT_NAME", b"/script".to_vec()),
+            ("SCRIPT_FILENAME", script.to_str().unwrap().into()),
+            ("QUERY_STRING", self.query.clone().into()),
+            ("HTTP_X_BYTES", b"\xe9\xff=".to_vec()),
+            ("FCGI_ROLE", b"RESPONDER".to_vec()),
+        ];
+        if !self.body.is_empty() {
+            params.push(("CONTENT_LENGTH", self.body.len().to_string().into()));
+            params.push(("CONTENT_TYPE", self.content_type.clone().into()));
+        }
+        params
+    }
+}
+
+/// What the script does as a CGI program.
+fn as_cgi(script: &Path, request: Request) -> Case {
+    use std::os::unix::ffi::OsStringExt;
+    let mut command = Command::new("lua5.4");
+    for (name, value) in request.params(script) {
+        command.env(name, std::ffi::OsString::from_vec(value));
+    }
+    let mut child = command
+        .arg(script)
+        .current_dir(script.parent().unwrap())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("lua5.4 is installed (tests/run installs what the tests need)");
+    let (mut stdin, body) = (child.stdin.take().unwrap(), request.body.clone());
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&body)));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    Case {
+        script: script.to_owned(),
+        request,
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        status: output.status.code().expect("the script is not killed") as u32,
+    }
+}
+
+fn scripts() -> Vec<PathBuf> {
+    let mut scripts: Vec<PathBuf> = std::fs::read_dir(repository().join("tests/scripts/lua"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "lua"))
+        .filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with('_'))
+        .collect();
+    scripts.sort();
+    assert!(scripts.len() > 30, "the scripts are there");
+    scripts
+}
+
+/// Messages, without tracebacks and without the program's name, which differ.
+fn messages(text: &str) -> Vec<String> {
+    text.lines()
+        .filter(|line| !line.starts_with('\t') && !line.starts_with("stack traceback") && !line.is_empty())
+        .map(|line| {
+            let (first, rest) = line.split_once(": ").unwrap_or(("", line));
+            if first.ends_with("lua") || first.ends_with("lua5.4") { rest.to_owned() } else { line.to_owned() }
+        })
+        .collect()
+}
+
+fn compare(case: &Case, reply: &Reply, when: &str) {
+    let name = case.script.file_name().unwrap().to_str().unwrap();
+    let what = format!("{name} ?{} {when}", case.request.query);
+    // A script that wrote nothing gets an error page from any web server; ours says so itself.
+    if case.stdout.is_empty() {
+        assert!(reply.stdout.starts_with(b"Status: 500 "), "{what}: an error page");
+    } else if case.stdout != reply.stdout {
+        let at = case.stdout.iter().zip(&reply.stdout).take_while(|(a, b)| a == b).count();
+        let show = |bytes: &[u8]| bytes[at.saturating_sub(40)..(at + 60).min(bytes.len())].escape_ascii().to_string();
+        panic!("{what}: byte {at}\n  CGI:     {}\n  FastCGI: {}", show(&case.stdout), show(&reply.stdout));
+    }
+    assert_eq!(messages(&case.stderr), messages(&reply.errors()), "{what}: error stream");
+    assert_eq!(case.status, reply.app_status, "{what}: exit status");
+}
+
+fn send(address: &str, case: &Case) -> Reply {
+    let params = case.request.params(&case.script);
+    let params: Vec<(&str, &[u8])> = params.iter().map(|(n, v)| (*n, &v[..])).collect();
+    call(address, &params, &case.request.body)
+}
+
+fn all_scripts_answer_as_under_cgi(runner: impl FnOnce(&str) -> Running) {
+    let directory = Directory::new();
+    let address = directory.socket("s");
+    let _runner = runner(&address);
+    let cases: Vec<Case> =
+        scripts().iter().flat_map(|s| requests(s).into_iter().map(|r| as_cgi(s, r)).collect::<Vec<_>>()).collect();
+    // Several times in a row: what the script itself leaves behind.
+    for case in &cases {
+        for time in 1..=3 {
+            compare(case, &send(&address, case), &format!("in a row, time {time}"));
+        }
+    }
+    // Mixed: what others leave behind.
+    for round in 1..=7 {
+        for case in &cases {
+            compare(case, &send(&address, case), &format!("mixed, round {round}"));
+        }
+    }
+}
+
+#[test]
+fn one_interpreter() {
+    all_scripts_answer_as_under_cgi(|address| serve(address, &[]));
+}
+
+#[test]
+fn workers_and_their_parent() {
+    all_scripts_answer_as_under_cgi(|address| serve(address, &["--workers", "2"]));
+}
+
+/// Interpreters in threads share locale and the C library's streams; scripts that are about those are left out there.
+#[test]
+fn threads_at_once() {
+    let directory = Directory::new();
+    let address = directory.socket("s");
+    let _runner = serve(&address, &["--threads", "4"]);
+    let of_process = ["state_random_locale.lua", "state_files.lua"];
+    let cases: Vec<Case> = scripts()
+        .iter()
+        .filter(|s| !of_process.contains(&s.file_name().unwrap().to_str().unwrap()))
+        .flat_map(|s| requests(s).into_iter().map(|r| as_cgi(s, r)).collect::<Vec<_>>())
+        .collect();
+    std::thread::scope(|scope| {
+        for offset in 0..6 {
+            let (cases, address) = (&cases, &address);
+            scope.spawn(move || {
+                for at in 0..cases.len() {
+                    let case = &cases[(at + offset * 17) % cases.len()];
+                    compare(case, &send(address, case), &format!("beside others, client {offset}"));
+                }
+            });
+        }
+    });
+}

@@ -1,0 +1,22 @@
+//! Whole programs, tested from outside: real sockets, real web servers, the real interpreter beside ours.
+//!
+//! * `fidelity`: every script in `scripts/` answers as under CGI, the first time and the tenth
+//! * `modes`: how the runner finds out what it is to be; errors of use
+//! * `scripts_by_name`: scripts that requests name, kept inside a root
+//! * `changes`: scripts that change on disk, or are broken
+//! * `workers`: processes, threads, signals, stopping
+//! * `constrained`: hosts that allow one process and no thread
+//! * `nginx`: behind the real one
+//! * `examples`: what the README tells to run
+#![allow(clippy::pedantic, unreachable_pub)]
+
+mod support;
+
+mod changes;
+mod constrained;
+mod examples;
+mod fidelity;
+mod modes;
+mod nginx;
+mod scripts_by_name;
+mod workers;

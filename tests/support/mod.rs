@@ -1,0 +1,112 @@
+//! What all topics use: a directory of one's own, runners that are started and stopped, a client.
+
+pub mod client;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The program under test.
+pub const FCGI_LUA: &str = env!("CARGO_BIN_EXE_fcgi-lua");
+
+/// Where the repository's own files are.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// A directory that goes when the test ends.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("fcgi-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file and gives its path.
+    pub fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// A unix address in the directory.
+    pub fn socket(&self, name: &str) -> String {
+        format!("unix:{}", self.0.join(name).display())
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A process that is ended when the test ends.
+pub struct Running(pub Child);
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}")))
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Waits for the end; gives the exit status, and what was written to a piped standard error.
+    pub fn wait(&mut self, patience: Duration) -> (Option<i32>, String) {
+        let end = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                let mut text = String::new();
+                if let Some(stderr) = &mut self.0.stderr {
+                    stderr.read_to_string(&mut text).unwrap();
+                }
+                return (status.code(), text);
+            }
+            assert!(Instant::now() < end, "the process does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            // Gracefully, so that children are ended too.
+            self.signal("TERM");
+            let end = Instant::now() + Duration::from_secs(10);
+            while Instant::now() < end && matches!(self.0.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+}
+
+/// A runner that serves at an address; its log is thrown away.
+pub fn serve(address: &str, arguments: &[&str]) -> Running {
+    let mut command = Command::new(FCGI_LUA);
+    command
+        .args(["--listen", address])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let running = Running::start(&mut command);
+    drop(client::connect(address));
+    running
+}
