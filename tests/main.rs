@@ -7,6 +7,7 @@
 //! * `workers`: processes, threads, signals, stopping
 //! * `constrained`: hosts that allow one process and no thread
 //! * `nginx`: behind the real one
+//! * `http`: the built-in front
 //! * `examples`: what the README tells to run
 #![allow(clippy::pedantic, unreachable_pub)]
 
@@ -16,6 +17,7 @@ mod changes;
 mod constrained;
 mod examples;
 mod fidelity;
+mod http;
 mod modes;
 mod nginx;
 mod scripts_by_name;

@@ -41,6 +41,8 @@ pub mod child;
 mod connection;
 mod exchange;
 pub mod gateway;
+#[cfg(feature = "http")]
+pub mod http;
 mod hub;
 pub mod inherit;
 pub mod interpreter;

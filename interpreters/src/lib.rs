@@ -2,6 +2,7 @@
 //!
 //! A runner is [`main`] with its language: options -> mode -> run -> exit status.
 
+mod front;
 mod log;
 mod mode;
 mod options;

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use fcgi_core::http::Site;
 use fcgi_core::script::{NoScript, Scripts};
 use fcgi_core::{Interpreter, Listener, Request, Server, cgi, signals};
 
+use crate::front::RunnerFront;
 use crate::mode::{self, Mode};
 use crate::{Language, Options, Setup, workers};
 
@@ -75,17 +77,37 @@ fn scripts(language: &Language, options: &Options) -> anyhow::Result<Scripts> {
     Ok(Scripts::One(std::path::absolute(script)?))
 }
 
-/// Serves with a parent and workers, or in this process alone.
-fn serve(language: &Language, options: &Options, listeners: Vec<Listener>) -> anyhow::Result<()> {
-    scripts(language, options)?;
+/// Serves with a parent and workers, or in this process alone; with the HTTP front before them, if it is wanted.
+fn serve(language: &Language, options: &Options, mut listeners: Vec<Listener>) -> anyhow::Result<()> {
+    let scripts = scripts(language, options)?;
     options.allow_list()?;
     for listener in &listeners {
         tracing::info!("listening on {}", listener.address());
     }
-    match options.workers {
-        Some(count) => workers::supervise(&listeners, count, Duration::from_secs(options.shutdown_timeout)),
-        None => serve_here(language, options, listeners),
+    let mut front = None;
+    if let Some(address) = &options.http {
+        let (started, listener) = RunnerFront::start(address, site(scripts)?, options.static_dir.as_deref())?;
+        listeners.push(listener);
+        front = Some(started);
     }
+    let result = match options.workers {
+        Some(count) => workers::supervise(listeners, count, Duration::from_secs(options.shutdown_timeout)),
+        None => serve_here(language, options, listeners),
+    };
+    if let Some(front) = front {
+        front.stop();
+    }
+    result
+}
+
+/// What the front's URLs name: the one script, or those below the root (without one: below the current directory).
+fn site(scripts: Scripts) -> anyhow::Result<Site> {
+    Ok(match scripts {
+        Scripts::One(script) => Site::Script(script),
+        Scripts::Named { root, extensions } => {
+            Site::Directory { root: std::path::absolute(root.unwrap_or_else(|| ".".into()))?, extensions }
+        }
+    })
 }
 
 /// Serves in this process, with one interpreter for each thread.

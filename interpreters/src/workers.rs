@@ -33,7 +33,7 @@ struct Worker {
 ///
 /// # Errors
 /// When the first workers cannot be started.
-pub(crate) fn supervise(listeners: &[Listener], count: u16, patience: Duration) -> anyhow::Result<()> {
+pub(crate) fn supervise(listeners: Vec<Listener>, count: u16, patience: Duration) -> anyhow::Result<()> {
     let stop = signals::catch()?;
     let (child_died, told) = UnixStream::pair()?;
     child_died.set_nonblocking(true)?;
@@ -41,7 +41,7 @@ pub(crate) fn supervise(listeners: &[Listener], count: u16, patience: Duration) 
     let now = Instant::now();
     let mut workers: Vec<Worker> = Vec::new();
     for _ in 0..count {
-        let child = Some(start(listeners)?);
+        let child = Some(start(&listeners)?);
         workers.push(Worker { child, started: now, restart_at: now, pause: FIRST_PAUSE });
     }
     loop {
@@ -49,10 +49,12 @@ pub(crate) fn supervise(listeners: &[Listener], count: u16, patience: Duration) 
         let stopping = wait(stop.as_fd(), child_died.as_fd(), next)?;
         let _ = rustix::io::read(&child_died, &mut [0; 64]);
         if stopping {
+            // The workers have their own; what connects from now on is refused once they have closed them.
+            drop(listeners);
             return Ok(end(&mut workers, patience)?);
         }
         for worker in &mut workers {
-            worker.look_after(listeners)?;
+            worker.look_after(&listeners)?;
         }
     }
 }

@@ -271,11 +271,18 @@ impl Client {
         let rest = self.buffer.split_off(whole);
         let bytes = std::mem::replace(&mut self.buffer, rest);
         assert_eq!((bytes[0], bytes[7]), (1, 0), "version and reserved byte");
-        let record =
-            Record { kind: bytes[1], id: u16::from_be_bytes([bytes[2], bytes[3]]), content: bytes[8..8 + len].to_vec() };
+        let record = Record {
+            kind: bytes[1],
+            id: u16::from_be_bytes([bytes[2], bytes[3]]),
+            content: bytes[8..8 + len].to_vec(),
+        };
         match record.kind {
-            END | STDOUT | STDERR => assert_ne!(record.id, 0, "an application record with the id of management records"),
-            GET_VALUES_RESULT | UNKNOWN_TYPE => assert_eq!(record.id, 0, "a management record with the id of a request"),
+            END | STDOUT | STDERR => {
+                assert_ne!(record.id, 0, "an application record with the id of management records")
+            }
+            GET_VALUES_RESULT | UNKNOWN_TYPE => {
+                assert_eq!(record.id, 0, "a management record with the id of a request")
+            }
             other => panic!("an application may not send type {other}"),
         }
         Some(record)

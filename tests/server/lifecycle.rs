@@ -62,7 +62,8 @@ fn unknown_roles_are_refused() {
     let app = App::new();
     let mut client = app.connect();
     for role in [0, 4, 99, 0x0101, 0xFFFF] {
-        let wire = Wire::new().begin(1, role, KEEP).params(1, &[("TEST", "hello")]).stream(STDIN, 1, b"x").end(STDIN, 1);
+        let wire =
+            Wire::new().begin(1, role, KEEP).params(1, &[("TEST", "hello")]).stream(STDIN, 1, b"x").end(STDIN, 1);
         client.send(&wire);
         let answer = client.answer(1);
         assert_eq!((answer.protocol_status, answer.stdout.len()), (UNKNOWN_ROLE, 0));
@@ -156,7 +157,9 @@ fn abort_after_the_end_and_of_strangers_is_ignored() {
     let mut client = app.connect();
     client.expect_alive();
     let strangers = Wire::new().end(ABORT, 1).end(ABORT, 9).end(ABORT, 65_535);
-    client.send(&strangers.record(PARAMS, 9, &pair(b"TEST", b"panic")).end(PARAMS, 9).stream(STDIN, 9, b"x").end(STDIN, 1));
+    client.send(
+        &strangers.record(PARAMS, 9, &pair(b"TEST", b"panic")).end(PARAMS, 9).stream(STDIN, 9, b"x").end(STDIN, 1),
+    );
     sync(&mut client);
     client.expect_alive();
 }
@@ -179,9 +182,8 @@ fn ids_are_used_again_at_once() {
 fn requests_may_stand_behind_each_other() {
     let app = App::new();
     let mut client = app.connect();
-    let wire = (1..=50).fold(Wire::new(), |wire, id| {
-        wire.request(id, KEEP, &[("TEST", "echo")], format!("number {id}").as_bytes())
-    });
+    let wire = (1..=50)
+        .fold(Wire::new(), |wire, id| wire.request(id, KEEP, &[("TEST", "echo")], format!("number {id}").as_bytes()));
     client.send(&wire);
     let mut open: Vec<u16> = (1..=50).collect();
     while !open.is_empty() {

@@ -22,7 +22,11 @@ fn known_values_are_told_and_others_left_out() {
         let answer = client.management();
         assert_eq!(answer.kind, GET_VALUES_RESULT);
         let pairs = short_pairs(&answer.content);
-        all.map(|name| pairs.get(name).cloned()).to_vec().into_iter().chain([Some(pairs.len().to_string())]).collect::<Vec<_>>()
+        all.map(|name| pairs.get(name).cloned())
+            .to_vec()
+            .into_iter()
+            .chain([Some(pairs.len().to_string())])
+            .collect::<Vec<_>>()
     };
     let told = |values: [&str; 4]| values.map(|v| (!v.is_empty()).then(|| v.to_owned())).to_vec();
     assert_eq!(ask(&question(&all)), told(["77", "33", "1", "3"]));
@@ -62,7 +66,11 @@ fn a_question_between_any_two_records_of_a_request() {
     let mut client = app.connect();
     for at in 0..=6 {
         let (before, after) = records(1).iter().enumerate().fold((vec![], vec![]), |(mut b, mut a), (i, record)| {
-            if i < at { b.extend_from_slice(record) } else { a.extend_from_slice(record) }
+            if i < at {
+                b.extend_from_slice(record)
+            } else {
+                a.extend_from_slice(record)
+            }
             (b, a)
         });
         client.send_bytes(&before);

@@ -90,10 +90,11 @@ fn pairs_split_over_two_records_at_every_byte() {
 fn writes_may_end_anywhere() {
     let app = App::new();
     let mut client = app.connect();
-    let wire = Wire::new()
-        .padding(3)
-        .request(1, KEEP, &[("TEST", "echo"), ("X", "y")], b"body")
-        .record(GET_VALUES, 0, &pair(b"FCGI_MPXS_CONNS", b""));
+    let wire = Wire::new().padding(3).request(1, KEEP, &[("TEST", "echo"), ("X", "y")], b"body").record(
+        GET_VALUES,
+        0,
+        &pair(b"FCGI_MPXS_CONNS", b""),
+    );
     for at in 1..wire.bytes.len() {
         client.send_bytes(&wire.bytes[..at]);
         // Time for the server to read the first part alone; when it does not, the case is tried less hard.
@@ -126,10 +127,15 @@ fn padding_of_every_length_on_every_type() {
         // Behind them: an abort of a request that has ended, an unknown type, an empty question.
         client.send(&filter);
         assert_eq!(client.answer(2).body(), b"in|data", "padding {padding}");
-        client.send(&Wire::new().padding(padding).end(crate::client::ABORT, 2).record(77, 0, b"abc").end(GET_VALUES, 0));
+        client
+            .send(&Wire::new().padding(padding).end(crate::client::ABORT, 2).record(77, 0, b"abc").end(GET_VALUES, 0));
         let (unknown, values) = (client.management(), client.management());
         assert_eq!(unknown.content, [77, 0, 0, 0, 0, 0, 0, 0], "padding {padding}");
-        assert_eq!((values.kind, &values.content[..]), (crate::client::GET_VALUES_RESULT, &[][..]), "padding {padding}");
+        assert_eq!(
+            (values.kind, &values.content[..]),
+            (crate::client::GET_VALUES_RESULT, &[][..]),
+            "padding {padding}"
+        );
     }
 }
 
