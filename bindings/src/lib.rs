@@ -11,7 +11,9 @@
 //! | `stdio` | the standard streams of the request |
 //! | `process` | environment and child processes |
 //! | `functions` | library functions that must know about requests |
+//! | `ends` | how a script ends itself |
 //! | `isolation` | put back what a script changed |
+//! | `modules` | what stays loaded, and what that means for the next request |
 //! | `plain` | the interpreter as it is without requests: on a terminal, under CGI |
 
 #[cfg(feature = "lua")]

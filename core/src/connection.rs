@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use crate::hub::{self, Config};
+use crate::inbox::{Inbox, Outgoing, Stage, Stream};
 use crate::poll::{Interest, Token, is_hung_up, wait_for};
 use crate::protocol::session::{Event, Input, Refusal};
 use crate::protocol::{Params, ProtocolStatus, Role, Session, encoder};
@@ -60,6 +61,8 @@ struct State {
     armed: Interest,
     /// When something last came or went.
     last_progress: u32,
+    /// Nothing has come yet. Who connects has something to say; who has been answered may idle.
+    silent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,82 +76,12 @@ enum Phase {
     Gone,
 }
 
-/// A request's input, and how far the request is.
-#[derive(Debug)]
-struct Inbox {
-    id: u16,
-    role: Role,
-    keep_conn: bool,
-    params: Option<Params>,
-    stdin: Stream,
-    data: Stream,
-    stage: Stage,
-    aborted: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Arriving,
-    Queued,
-    Running,
-}
-
-/// One input stream, as far as it has arrived and not been taken.
-#[derive(Debug, Default)]
-pub(crate) struct Stream {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) ended: bool,
-}
-
-impl Inbox {
-    fn stream(&mut self, input: Input) -> &mut Stream {
-        match input {
-            Input::Stdin => &mut self.stdin,
-            Input::Data => &mut self.data,
-        }
-    }
-
-    fn held(&self) -> usize {
-        self.stdin.bytes.len() + self.data.bytes.len()
-    }
-
-    fn is_complete(&self) -> bool {
-        self.params.is_some() && self.stdin.ended && self.data.ended
-    }
-}
-
 /// What a thread takes with it when it begins to work on a request.
 pub(crate) struct Started {
     pub(crate) role: Role,
     pub(crate) params: Params,
     pub(crate) stdin: Stream,
     pub(crate) data: Stream,
-}
-
-/// Bytes that wait for the socket to take them.
-#[derive(Debug, Default)]
-struct Outgoing {
-    bytes: Vec<u8>,
-    sent: usize,
-}
-
-impl Outgoing {
-    fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    fn len(&self) -> usize {
-        self.bytes.len() - self.sent
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.sent += count;
-        if self.sent == self.bytes.len() {
-            self.sent = 0;
-            // An idle connection keeps no buffer.
-            self.bytes = Vec::new();
-        }
-    }
 }
 
 impl Connection {
@@ -165,6 +98,7 @@ impl Connection {
             registered: false,
             armed: Interest::NONE,
             last_progress: now(),
+            silent: true,
         };
         let connection =
             hub.open(|token| Self { socket, token, tcp, state: Mutex::new(state), input_came: Condvar::new() });
@@ -183,6 +117,9 @@ impl Connection {
         if !state.out.is_empty() && self.send_queued(&mut state).is_err() {
             self.hang_up(&mut state, hub);
         }
+        if state.phase == Phase::HalfClosed && is_hung_up(&self.socket) {
+            self.hang_up(&mut state, hub);
+        }
         if !state.has_reader {
             self.read_all(&mut state, hub);
         }
@@ -199,11 +136,9 @@ impl Connection {
     fn read_all(self: &Arc<Self>, state: &mut State, hub: &Hub) {
         while state.wants_input(&hub.config) {
             match self.read_some(state, hub) {
-                Ok(READ_BUFFER) => {}
+                Ok(READ_BUFFER) | Err(Errno::INTR) => {}
                 Ok(0) => return self.on_end(state, hub),
-                Ok(_) => return,
-                Err(Errno::WOULDBLOCK) => return,
-                Err(Errno::INTR) => {}
+                Ok(_) | Err(Errno::WOULDBLOCK) => return,
                 Err(_) => return self.hang_up(state, hub),
             }
         }
@@ -213,6 +148,7 @@ impl Connection {
         READ.with_borrow_mut(|buffer| {
             let (count, _) = rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT)?;
             if count > 0 && state.phase != Phase::Lingering {
+                state.silent = false;
                 state.last_progress = now();
                 self.receive(state, &buffer[..count], hub);
             }
@@ -293,6 +229,8 @@ impl Connection {
                 }
                 state.forget(id, hub);
                 state.close_when_done |= !keep_conn;
+                // The server may have sent the rest before it reads our answer.
+                state.input_open = true;
             }
         }
     }
@@ -461,7 +399,7 @@ impl Connection {
     /// Whether a running request's answer is still wanted, after a look at what has come.
     pub(crate) fn is_aborted(self: &Arc<Self>, id: u16, hub: &Hub) -> bool {
         let mut state = self.lock();
-        if !state.has_reader && state.phase == Phase::Open {
+        if !state.has_reader && matches!(state.phase, Phase::Open | Phase::HalfClosed) {
             if state.wants_input(&hub.config) {
                 self.read_all(&mut state, hub);
                 self.settle(&mut state, hub);
@@ -578,7 +516,7 @@ impl Connection {
             (config.write_timeout, "an answer was not read in time (--write-timeout)")
         } else if running {
             return;
-        } else if state.session.inside_head() || !state.inboxes.is_empty() {
+        } else if state.silent || state.session.inside_head() || !state.inboxes.is_empty() {
             (config.read_timeout, "the rest of a request did not come in time (--read-timeout)")
         } else {
             (config.keepalive_timeout, "")

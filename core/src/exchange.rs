@@ -7,7 +7,8 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::connection::{Connection, Hub, Started, Stream};
+use crate::connection::{Connection, Hub, Started};
+use crate::inbox::Stream;
 use crate::protocol::encoder::{self, GrowingRecord};
 use crate::protocol::{ProtocolStatus, RecordType};
 use crate::request::{Input, Transport};

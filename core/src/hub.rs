@@ -40,8 +40,8 @@ impl Default for Config {
             limits: Limits::default(),
             body_buffer: 64 << 10,
             output_buffer: 64 << 10,
-            read_timeout: Some(Duration::from_mins(1)),
-            write_timeout: Some(Duration::from_mins(1)),
+            read_timeout: Some(Duration::from_secs(60)),
+            write_timeout: Some(Duration::from_secs(60)),
             keepalive_timeout: None,
         }
     }

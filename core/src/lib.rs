@@ -9,7 +9,7 @@
 //! In the order in which a request meets them:
 //!
 //! * [`address`], [`inherit`], [`listener`]: where requests come from, and from whom they may come.
-//! * `poll`, `hub`, `connection`: sockets, bytes, and which thread does what; private.
+//! * `poll`, `hub`, `inbox`, `connection`, `exchange`: sockets, bytes, and which thread does what; private.
 //! * [`protocol`]: bytes to records to requests, and back; no I/O.
 //! * [`gateway`]: what web servers get wrong about variables, put right.
 //! * [`server`]: the accept loop.
@@ -44,6 +44,7 @@ pub mod gateway;
 #[cfg(feature = "http")]
 pub mod http;
 mod hub;
+mod inbox;
 pub mod inherit;
 pub mod interpreter;
 pub mod listener;

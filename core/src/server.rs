@@ -135,7 +135,7 @@ impl Server {
             match self.next_event()? {
                 Some(token) => {
                     read_at = Some(Instant::now());
-                    self.handle(token)?;
+                    self.handle(token);
                 }
                 None => self.tick(),
             }
@@ -202,38 +202,33 @@ impl Server {
         Ok(first)
     }
 
-    fn handle(&self, token: Token) -> io::Result<()> {
+    fn handle(&self, token: Token) {
         match token {
             Token::Listener(number) => self.accept_connection(number),
             Token::Connection { .. } => {
                 if let Some(connection) = self.hub.connection(token) {
                     connection.on_event(&self.hub);
                 }
-                Ok(())
             }
-            Token::Wake => {
-                self.hub.poll.woken();
-                Ok(())
-            }
+            Token::Wake => self.hub.poll.woken(),
             Token::Drain => {
                 if let Some(fd) = self.drain_on.lock().unwrap_or_else(PoisonError::into_inner).take() {
                     self.hub.poll.remove(&fd);
                     self.drain();
                 }
-                Ok(())
             }
         }
     }
 
     /// Accepts one connection. One at a time: another process that shares the listener may be idle, and what this one
     /// accepts it must also serve.
-    fn accept_connection(&self, number: u32) -> io::Result<()> {
+    fn accept_connection(&self, number: u32) {
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(listener) = listeners.get(number as usize) else { return Ok(()) };
+        let Some(listener) = listeners.get(number as usize) else { return };
         if self.hub.connection_count() >= self.hub.config.max_connections {
             tracing::warn!("{} connections are open: no more for now (--max-connections)", self.hub.connection_count());
             self.rest(&listeners);
-            return Ok(());
+            return;
         }
         let tcp = matches!(listener.address(), Address::Tcp { .. });
         match listener.accept(&self.allowed) {
@@ -247,13 +242,14 @@ impl Server {
                 self.rest(&listeners);
             }
         }
-        Ok(())
     }
 
     /// Looks away from the listeners until the next tick.
     fn rest(&self, listeners: &[Listener]) {
         if !self.resting.swap(true, SeqCst) {
-            listeners.iter().for_each(|l| self.hub.poll.remove(l));
+            for listener in listeners {
+                self.hub.poll.remove(listener);
+            }
         }
     }
 

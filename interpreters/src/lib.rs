@@ -73,7 +73,7 @@ pub fn main(language: &Language) -> ExitCode {
         return ExitCode::from(USAGE);
     }
     log::start(&options);
-    match run::run(language, options) {
+    match run::run(language, &options) {
         Ok(status) => ExitCode::from(status),
         Err(e) => {
             eprintln!("{}: {e:#}", language.program);

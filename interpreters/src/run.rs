@@ -17,23 +17,23 @@ use crate::{Language, Options, Setup, workers};
 ///
 /// # Errors
 /// What the user must mend.
-pub(crate) fn run(language: &Language, options: Options) -> anyhow::Result<u8> {
-    match mode::find(&options)? {
-        Mode::Serve(listeners) => serve(language, &options, listeners).map(|()| 0),
+pub(crate) fn run(language: &Language, options: &Options) -> anyhow::Result<u8> {
+    match mode::find(options)? {
+        Mode::Serve(listeners) => serve(language, options, listeners).map(|()| 0),
         Mode::Worker(listeners) => {
             // A worker without its parent would hold the sockets for ever.
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
-            serve_here(language, &options, listeners).map(|()| 0)
+            serve_here(language, options, listeners).map(|()| 0)
         }
         Mode::Cgi => {
-            let script = cgi_script(&options)?;
-            (language.plain)(&script, &setup(language, &options))
+            let script = cgi_script(options)?;
+            (language.plain)(&script, &setup(language, options))
         }
         Mode::Plain => {
             let Some(script) = options.script.first() else {
                 bail!("give a script, or --listen or --http to serve scripts (--help tells more)");
             };
-            (language.plain)(Path::new(script), &setup(language, &options))
+            (language.plain)(Path::new(script), &setup(language, options))
         }
     }
 }
@@ -53,7 +53,7 @@ fn cgi_script(options: &Options) -> anyhow::Result<PathBuf> {
         return Ok(script.into());
     }
     let mut params = cgi::request_variables();
-    Ok(scripts_of(options, "").locate(&mut params).context("as a CGI program")?)
+    scripts_of(options, "").locate(&mut params).context("as a CGI program")
 }
 
 fn scripts_of(options: &Options, extension: &str) -> Scripts {

@@ -51,7 +51,8 @@ pub(crate) fn supervise(listeners: Vec<Listener>, count: u16, patience: Duration
         if stopping {
             // The workers have their own; what connects from now on is refused once they have closed them.
             drop(listeners);
-            return Ok(end(&mut workers, patience)?);
+            end(&mut workers, patience);
+            return Ok(());
         }
         for worker in &mut workers {
             worker.look_after(&listeners)?;
@@ -125,14 +126,14 @@ fn wait(
 }
 
 /// Lets the workers finish what they have begun; ends those that take too long.
-fn end(workers: &mut [Worker], patience: Duration) -> io::Result<()> {
+fn end(workers: &mut [Worker], patience: Duration) {
     const LOOK_EVERY: Duration = Duration::from_millis(10);
     for worker in &*workers {
         worker.signal(Signal::TERM);
     }
     let deadline = Instant::now() + patience;
     let mut killed = false;
-    while !workers.iter_mut().fold(true, |all, worker| worker.has_ended() && all) {
+    while !workers.iter_mut().all(Worker::has_ended) {
         if !killed && Instant::now() >= deadline {
             killed = true;
             tracing::warn!("some workers are still busy after {patience:?}: they are ended (--shutdown-timeout)");
@@ -142,7 +143,6 @@ fn end(workers: &mut [Worker], patience: Duration) -> io::Result<()> {
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    Ok(())
 }
 
 fn how_it_ended(status: ExitStatus) -> String {

@@ -4,12 +4,6 @@
 //! Most are the library's own functions, called in the same frame with something done before or after: arguments, results
 //! and error messages stay theirs.
 //!
-//! # How a script ends from wherever it stands
-//!
-//! `os.exit` raises an error, which Lua code may catch (`pcall`, coroutines). So the functions that can catch it raise it
-//! again, and a hook raises it at the next instruction wherever else it was caught. The error's value is nil, because
-//! `__close` metamethods see it: under `os.exit(_, true)` Lua calls them without an error.
-//!
 //! Lua's errors are long jumps. No function here has anything to drop when it calls into Lua.
 #![allow(unsafe_code)]
 
@@ -19,15 +13,10 @@ use std::ptr;
 use mlua::ffi::{self, lua_State};
 use mlua::lua_CFunction;
 
-use super::context::{self, Exit, Originals};
+use super::context::{self, Originals};
+use super::ends::{self, client_has_gone, unless_ended};
 use super::process::{self, Popen};
 use super::stdio::{self, CookieFunctions, FILE_HANDLE, LuaStream};
-
-/// The status of a program that SIGPIPE has killed, as shells report it.
-const CLIENT_GONE: i32 = 128 + libc::SIGPIPE;
-
-/// When memory is out, Lua collects garbage and tries again.
-const ATTEMPTS: u8 = 2;
 
 /// Replaces the functions in the library tables.
 ///
@@ -42,26 +31,26 @@ pub(super) unsafe fn install(l: *mut lua_State) {
             getregistry: replace(l, c"debug", c"getregistry", getregistry),
             collectgarbage: replace(l, c"_G", c"collectgarbage", collectgarbage),
             setlocale: replace(l, c"os", c"setlocale", setlocale),
-            pcall: replace(l, c"_G", c"pcall", pcall),
-            xpcall: replace(l, c"_G", c"xpcall", xpcall),
-            resume: replace(l, c"coroutine", c"resume", resume),
+            pcall: replace(l, c"_G", c"pcall", ends::pcall),
+            xpcall: replace(l, c"_G", c"xpcall", ends::xpcall),
+            resume: replace(l, c"coroutine", c"resume", ends::resume),
             io_flush: replace(l, c"io", c"flush", io_flush),
-            io_write: replace(l, c"io", c"write", io_write),
-            io_read: replace(l, c"io", c"read", io_read),
-            require: replace_with_upvalue(l, c"_G", c"require", super::isolation::require),
+            io_write: replace(l, c"io", c"write", ends::io_write),
+            io_read: replace(l, c"io", c"read", ends::io_read),
+            require: replace_with_upvalue(l, c"_G", c"require", super::modules::require),
             randomseed: replace_with_upvalue(l, c"math", c"randomseed", randomseed),
             file_flush: replace_method(l, c"flush", file_flush),
             file_setvbuf: replace_method(l, c"setvbuf", file_setvbuf),
-            file_write: replace_method(l, c"write", file_write),
-            file_read: replace_method(l, c"read", file_read),
+            file_write: replace_method(l, c"write", ends::file_write),
+            file_read: replace_method(l, c"read", ends::file_read),
         };
         context::with(|c| c.originals.set(originals));
         replace(l, c"_G", c"print", print);
-        replace(l, c"os", c"exit", exit);
+        replace(l, c"os", c"exit", ends::exit);
         replace(l, c"os", c"getenv", getenv);
         replace(l, c"os", c"execute", execute);
         replace(l, c"io", c"popen", popen);
-        replace(l, c"coroutine", c"wrap", wrap);
+        replace(l, c"coroutine", c"wrap", ends::wrap);
         ffi::lua_setwarnf(l, Some(warn), ptr::null_mut());
         let mut ud = ptr::null_mut();
         let original = ffi::lua_getallocf(l, &raw mut ud);
@@ -129,162 +118,6 @@ pub(super) unsafe fn original(l: *mut lua_State, which: impl FnOnce(Originals) -
         // SAFETY: it is a C function of Lua, and finds the stack that it expects.
         Some(function) => unsafe { function(l) },
         None => 0,
-    }
-}
-
-// -------------------------------------------------------------------- ends
-
-/// Ends the script. Does not return.
-unsafe fn leave(l: *mut lua_State) -> c_int {
-    // SAFETY: nothing here needs dropping.
-    unsafe {
-        if context::with(|c| c.exit.get().is_some_and(|exit| !exit.close)) {
-            ffi::lua_sethook(l, Some(leave_again), ffi::LUA_MASKCOUNT, 1);
-        }
-        raise(l)
-    }
-}
-
-unsafe extern "C-unwind" fn leave_again(l: *mut lua_State, _: *mut ffi::lua_Debug) {
-    // SAFETY: as for `leave`; hooks may raise errors.
-    unsafe { raise(l) };
-}
-
-/// Raises the error that ends the script.
-unsafe fn raise(l: *mut lua_State) -> c_int {
-    // SAFETY: as for `leave`.
-    unsafe {
-        // A message handler of the script must not hear of it. The one error that Lua does not tell to handlers is that
-        // memory is out, so that is what happens.
-        if context::with(|c| c.handlers.get()) > 0 {
-            context::with(|c| c.no_memory.set(ATTEMPTS));
-            ffi::lua_newuserdatauv(l, 1, 0);
-        }
-        ffi::lua_pushnil(l);
-        ffi::lua_error(l)
-    }
-}
-
-/// The script is to end as soon as it calls one of our functions: nobody reads what it writes.
-pub(super) fn client_has_gone() {
-    context::with(|c| {
-        if c.exit.get().is_none() {
-            c.exit.set(Some(Exit { status: CLIENT_GONE, close: false }));
-        }
-    });
-}
-
-/// Passes results on, unless the script has ended meanwhile.
-unsafe fn unless_ended(l: *mut lua_State, results: c_int) -> c_int {
-    if context::with(|c| c.exit.get().is_some()) {
-        // SAFETY: as for `leave`.
-        unsafe { leave(l) }
-    } else {
-        results
-    }
-}
-
-unsafe extern "C-unwind" fn exit(l: *mut lua_State) -> c_int {
-    // SAFETY: plain stack operations; errors of arguments jump while nothing needs dropping.
-    unsafe {
-        let status = if ffi::lua_isboolean(l, 1) != 0 {
-            if ffi::lua_toboolean(l, 1) != 0 { libc::EXIT_SUCCESS } else { libc::EXIT_FAILURE }
-        } else {
-            ffi::luaL_optinteger(l, 1, 0) as c_int
-        };
-        let close = ffi::lua_toboolean(l, 2) != 0;
-        context::with(|c| c.exit.set(Some(Exit { status, close })));
-        leave(l)
-    }
-}
-
-macro_rules! end_when_ended {
-    ($($name:ident)*) => {$(
-        unsafe extern "C-unwind" fn $name(l: *mut lua_State) -> c_int {
-            // SAFETY: the original runs in this frame; afterwards only its results are on the stack.
-            unsafe {
-                let results = original(l, |o| o.$name);
-                unless_ended(l, results)
-            }
-        }
-    )*};
-}
-
-end_when_ended! { pcall resume io_write io_read file_write file_read }
-
-unsafe extern "C-unwind" fn xpcall(l: *mut lua_State) -> c_int {
-    context::with(|c| c.handlers.set(c.handlers.get() + 1));
-    // SAFETY: as for the functions above. (Not reached when a coroutine yields inside: then the count stays too high,
-    // which only makes ending dearer.)
-    unsafe {
-        let results = original(l, |o| o.xpcall);
-        context::with(|c| c.handlers.set(c.handlers.get().saturating_sub(1)));
-        unless_ended(l, results)
-    }
-}
-
-/// `coroutine.wrap`: makes a function that resumes, and ends the script when the coroutine has.
-unsafe extern "C-unwind" fn wrap(l: *mut lua_State) -> c_int {
-    // SAFETY: plain stack operations.
-    unsafe {
-        ffi::luaL_checktype(l, 1, ffi::LUA_TFUNCTION);
-        let thread = ffi::lua_newthread(l);
-        ffi::lua_pushvalue(l, 1);
-        ffi::lua_xmove(l, thread, 1);
-        ffi::lua_pushcclosure(l, resume_wrapped, 1);
-        1
-    }
-}
-
-unsafe extern "C-unwind" fn resume_wrapped(l: *mut lua_State) -> c_int {
-    // SAFETY: the upvalue is a thread; values are moved between the two stacks as `lua_resume` leaves them.
-    unsafe {
-        let thread = ffi::lua_tothread(l, ffi::lua_upvalueindex(1));
-        let results = resume_thread(l, thread);
-        if results >= 0 {
-            return results;
-        }
-        if context::with(|c| c.exit.get().is_some()) {
-            return leave(l);
-        }
-        let status = ffi::lua_status(thread);
-        if status != ffi::LUA_OK && status != ffi::LUA_YIELD {
-            ffi::lua_closethread(thread, l);
-            ffi::lua_xmove(thread, l, 1);
-        }
-        // An error that is a text says where it happened, as an error of the resuming function would.
-        if status != ffi::LUA_ERRMEM && ffi::lua_type(l, -1) == ffi::LUA_TSTRING {
-            ffi::luaL_where(l, 1);
-            ffi::lua_insert(l, -2);
-            ffi::lua_concat(l, 2);
-        }
-        ffi::lua_error(l)
-    }
-}
-
-/// Resumes with all arguments on the stack; the number of results, or -1 with an error on the stack.
-unsafe fn resume_thread(l: *mut lua_State, thread: *mut lua_State) -> c_int {
-    // SAFETY: both stacks are given room before values are moved.
-    unsafe {
-        let arguments = ffi::lua_gettop(l);
-        if ffi::lua_checkstack(thread, arguments) == 0 {
-            ffi::lua_pushstring(l, c"too many arguments to resume".as_ptr());
-            return -1;
-        }
-        ffi::lua_xmove(l, thread, arguments);
-        let mut results = 0;
-        let status = ffi::lua_resume(thread, l, arguments, &raw mut results);
-        if status != ffi::LUA_OK && status != ffi::LUA_YIELD {
-            ffi::lua_xmove(thread, l, 1);
-            return -1;
-        }
-        if ffi::lua_checkstack(l, results + 1) == 0 {
-            ffi::lua_pop(thread, results);
-            ffi::lua_pushstring(l, c"too many results to resume".as_ptr());
-            return -1;
-        }
-        ffi::lua_xmove(thread, l, results);
-        results
     }
 }
 

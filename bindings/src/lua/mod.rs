@@ -21,14 +21,16 @@
 //!
 //! # How it is done
 //!
-//! Lua's own `io` library runs on C streams whose ends are the request's ([`stdio`]), so its files are the real ones.
-//! Functions that would end the process, see the environment, or start children are replaced ([`functions`]). After each
-//! request the library tables are compared with how they were and put back ([`isolation`]).
+//! Lua's own `io` library runs on C streams whose ends are the request's (`stdio`), so its files are the real ones.
+//! Functions that would end the process, see the environment, or start children are replaced (`functions`, `ends`). After each
+//! request the library tables are compared with how they were and put back (`isolation`, `modules`).
 
 mod context;
+mod ends;
 mod engine;
 mod functions;
 mod isolation;
+mod modules;
 mod plain;
 mod process;
 mod stdio;

@@ -167,7 +167,7 @@ pub(super) unsafe fn print(l: *mut lua_State) {
             if count == 1 && __fpending(files.stdout) == 0 {
                 let text = std::slice::from_raw_parts(text.cast::<u8>(), len);
                 let sent = context::with(|c| c.write_stdout(text).and_then(|()| c.write_stdout(b"\n")));
-                after_write(sent);
+                after_write(&sent);
                 ffi::lua_pop(l, 1);
                 return;
             }
@@ -192,11 +192,11 @@ pub(super) fn flush_all() {
     }
 }
 
-fn after_write(result: io::Result<()>) -> bool {
+fn after_write(result: &io::Result<()>) -> bool {
     if result.is_err() {
         set_errno(libc::EPIPE);
         // Under CGI the program would be killed by SIGPIPE; the request that is not wanted ends likewise.
-        super::functions::client_has_gone();
+        super::ends::client_has_gone();
     }
     result.is_ok()
 }
@@ -219,13 +219,13 @@ unsafe extern "C" fn read_stdin(_: *mut c_void, buf: *mut c_char, size: size_t) 
 unsafe extern "C" fn write_stdout(_: *mut c_void, bytes: *const c_char, size: size_t) -> ssize_t {
     // SAFETY: the C library gives so many bytes.
     let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), size) };
-    if after_write(context::with(|c| c.write_stdout(bytes))) { size as ssize_t } else { 0 }
+    if after_write(&context::with(|c| c.write_stdout(bytes))) { size as ssize_t } else { 0 }
 }
 
 unsafe extern "C" fn write_stderr(_: *mut c_void, bytes: *const c_char, size: size_t) -> ssize_t {
     // SAFETY: the C library gives so many bytes.
     let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), size) };
-    if after_write(context::with(|c| c.write_stderr(bytes))) { size as ssize_t } else { 0 }
+    if after_write(&context::with(|c| c.write_stderr(bytes))) { size as ssize_t } else { 0 }
 }
 
 /// A pipe cannot seek, and says so.

@@ -20,7 +20,7 @@ use crate::protocol::decoder::Decoder;
 use crate::protocol::{Params, RecordType, Role, encoder};
 
 /// Bytes read at once from the FastCGI server.
-const READ_BUFFER: usize = 32 << 10;
+const READ_BUFFER: usize = 16 << 10;
 /// The id of the only request on a connection.
 const ID: u16 = 1;
 

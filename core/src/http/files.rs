@@ -17,7 +17,7 @@ use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// Bytes read at once.
-const BLOCK: usize = 32 << 10;
+const BLOCK: usize = 16 << 10;
 
 /// The response for a path that names a file below the directory; `None` when it names none.
 pub(super) async fn find(

@@ -214,7 +214,7 @@ async fn respond(request: Request<Incoming>, peer: SocketAddr, local: SocketAddr
                 return refuse(&access, e.status());
             }
         };
-        let Some(location) = head.local_redirect() else { return finish(access, &parts.method, head, answer) };
+        let Some(location) = head.local_redirect() else { return finish(access, &parts.method, &head, answer) };
         let Ok(next) = hyper::Uri::try_from(location) else {
             tracing::error!("{} {}: a redirect to what is no URL", access.method, access.uri);
             return refuse(&access, StatusCode::BAD_GATEWAY);
@@ -244,7 +244,7 @@ async fn ask(
 }
 
 /// Makes an HTTP response of a CGI response.
-fn finish(access: Access, method: &Method, head: Head, mut answer: Answer) -> Response<Body> {
+fn finish(access: Access, method: &Method, head: &Head, mut answer: Answer) -> Response<Body> {
     let mut response = Response::builder().status(head.status);
     for (name, value) in &head.headers {
         response = response.header(name, value);

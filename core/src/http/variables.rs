@@ -143,7 +143,7 @@ fn headers(headers: &HeaderMap, params: &mut Params) {
             continue;
         }
         let separator: &[u8] = if name == hyper::header::COOKIE { b"; " } else { b", " };
-        let values: Vec<&[u8]> = headers.get_all(name).iter().map(|v| v.as_bytes()).collect();
+        let values: Vec<&[u8]> = headers.get_all(name).iter().map(hyper::header::HeaderValue::as_bytes).collect();
         let variable = format!("HTTP_{}", name.as_str().to_ascii_uppercase().replace('-', "_"));
         params.set(variable.as_bytes(), &values.join(separator));
     }

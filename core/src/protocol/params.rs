@@ -263,7 +263,9 @@ fn length(bytes: &[u8]) -> Option<(usize, usize)> {
 mod tests {
     use super::*;
 
-    fn pairs(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, PairsError> {
+    type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn pairs(bytes: &[u8]) -> Result<Pairs, PairsError> {
         Params::from_stream(bytes.to_vec(), 100).map(|p| p.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect())
     }
 

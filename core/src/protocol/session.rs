@@ -253,10 +253,10 @@ impl Session {
                 if let Partial::Question(question) = &mut self.partial {
                     question.receive(piece.content);
                 }
-                if piece.last {
-                    if let Partial::Question(question) = std::mem::take(&mut self.partial) {
-                        question.answer(values, out);
-                    }
+                if piece.last
+                    && let Partial::Question(question) = std::mem::take(&mut self.partial)
+                {
+                    question.answer(values, out);
                 }
             }
             // These two are answers: answering them could go on for ever.

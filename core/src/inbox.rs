@@ -1,0 +1,75 @@
+//! What a connection keeps: the input of its requests that nobody has read yet, and output that the socket has not taken.
+
+use crate::protocol::session::Input;
+use crate::protocol::{Params, Role};
+
+/// A request's input, and how far the request is.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    pub(crate) id: u16,
+    pub(crate) role: Role,
+    pub(crate) keep_conn: bool,
+    pub(crate) params: Option<Params>,
+    pub(crate) stdin: Stream,
+    pub(crate) data: Stream,
+    pub(crate) stage: Stage,
+    pub(crate) aborted: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Arriving,
+    Queued,
+    Running,
+}
+
+/// One input stream, as far as it has arrived and not been taken.
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) ended: bool,
+}
+
+impl Inbox {
+    pub(crate) fn stream(&mut self, input: Input) -> &mut Stream {
+        match input {
+            Input::Stdin => &mut self.stdin,
+            Input::Data => &mut self.data,
+        }
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.stdin.bytes.len() + self.data.bytes.len()
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        let has_params = self.params.is_some() || self.stage == Stage::Running;
+        has_params && self.stdin.ended && self.data.ended
+    }
+}
+
+/// Bytes that wait for the socket to take them.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) sent: usize,
+}
+
+impl Outgoing {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent == self.bytes.len() {
+            self.sent = 0;
+            // An idle connection keeps no buffer.
+            self.bytes = Vec::new();
+        }
+    }
+}
