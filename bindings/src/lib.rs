@@ -9,6 +9,7 @@
 //! | `engine` | start the interpreter once; run a script for a request |
 //! | `context` | what the interpreter's functions reach of the request that runs |
 //! | `stdio` | the standard streams of the request |
+//! | `devices` | the standard streams under their names as files |
 //! | `process` | environment and child processes |
 //! | `functions` | library functions that must know about requests |
 //! | `ends` | how a script ends itself |

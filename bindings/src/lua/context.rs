@@ -50,6 +50,10 @@ pub(super) struct Originals {
     pub(super) file_setvbuf: Option<lua_CFunction>,
     pub(super) io_write: Option<lua_CFunction>,
     pub(super) io_read: Option<lua_CFunction>,
+    pub(super) open: Option<lua_CFunction>,
+    pub(super) input: Option<lua_CFunction>,
+    pub(super) output: Option<lua_CFunction>,
+    pub(super) lines: Option<lua_CFunction>,
     pub(super) file_write: Option<lua_CFunction>,
     pub(super) file_read: Option<lua_CFunction>,
 }

@@ -14,6 +14,7 @@ use mlua::ffi::{self, lua_State};
 use mlua::lua_CFunction;
 
 use super::context::{self, Originals};
+use super::devices;
 use super::ends::{self, client_has_gone, unless_ended};
 use super::process::{self, Popen};
 use super::stdio::{self, CookieFunctions, FILE_HANDLE, LuaStream};
@@ -25,6 +26,7 @@ use super::stdio::{self, CookieFunctions, FILE_HANDLE, LuaStream};
 pub(super) unsafe fn install(l: *mut lua_State) {
     // SAFETY: the caller's promise; each field is a C function of the library.
     unsafe {
+        devices::install(l);
         let originals = Originals {
             setmetatable: replace(l, c"_G", c"setmetatable", setmetatable),
             debug_setmetatable: replace(l, c"debug", c"setmetatable", debug_setmetatable),
@@ -37,6 +39,10 @@ pub(super) unsafe fn install(l: *mut lua_State) {
             io_flush: replace(l, c"io", c"flush", io_flush),
             io_write: replace(l, c"io", c"write", ends::io_write),
             io_read: replace(l, c"io", c"read", ends::io_read),
+            open: replace(l, c"io", c"open", devices::open),
+            input: replace(l, c"io", c"input", devices::input),
+            output: replace(l, c"io", c"output", devices::output),
+            lines: replace(l, c"io", c"lines", devices::lines),
             require: replace_with_upvalue(l, c"_G", c"require", super::modules::require),
             randomseed: replace_with_upvalue(l, c"math", c"randomseed", randomseed),
             file_flush: replace_method(l, c"flush", file_flush),

@@ -26,6 +26,7 @@
 //! request the library tables are compared with how they were and put back (`isolation`, `modules`).
 
 mod context;
+mod devices;
 mod ends;
 mod engine;
 mod functions;

@@ -136,6 +136,29 @@ impl Files {
     }
 }
 
+/// The request's streams, as files that a script opens by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Device {
+    Stdin,
+    Stdout,
+    Stderr,
+}
+
+/// A further C stream on one of the request's streams.
+///
+/// # Errors
+/// When the system has no memory for it.
+pub(super) fn open_device(device: Device) -> io::Result<*mut FILE> {
+    // SAFETY: the functions match the modes.
+    unsafe {
+        match device {
+            Device::Stdin => open(c"r", Some(read_stdin), None),
+            Device::Stdout => open(c"w", None, Some(write_stdout)),
+            Device::Stderr => open(c"w", None, Some(write_stderr)),
+        }
+    }
+}
+
 unsafe fn open(
     mode: &std::ffi::CStr,
     read: Option<unsafe extern "C" fn(*mut c_void, *mut c_char, size_t) -> ssize_t>,

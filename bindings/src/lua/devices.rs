@@ -1,0 +1,122 @@
+//! `/dev/stdin`, `/dev/stdout`, `/dev/stderr`: the request's streams under their names as files.
+//!
+//! The process's own descriptors 0, 1 and 2 belong to no request, so the functions of `io` that open files by name get a
+//! stream of the request's instead.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_int};
+
+use mlua::ffi::{self, lua_State};
+use mlua::lua_CFunction;
+
+use super::functions::original;
+use super::stdio::{self, Device, FILE_HANDLE, LuaStream};
+
+thread_local! {
+    /// The function of the `io` library that closes a file, as it stands in files that it opened.
+    static CLOSE: Cell<Option<lua_CFunction>> = const { Cell::new(None) };
+}
+
+/// Learns how the `io` library closes files.
+///
+/// # Safety
+/// `l` is a Lua state with the `io` library as it was opened, used by this thread only.
+pub(super) unsafe fn install(l: *mut lua_State) {
+    // SAFETY: the caller's promise; a file is opened and closed at once.
+    unsafe {
+        ffi::lua_getglobal(l, c"io".as_ptr());
+        ffi::lua_getfield(l, -1, c"open".as_ptr());
+        ffi::lua_pushstring(l, c"/dev/null".as_ptr());
+        if ffi::lua_pcall(l, 1, 1, 0) == ffi::LUA_OK {
+            let stream = ffi::luaL_testudata(l, -1, FILE_HANDLE.as_ptr()).cast::<LuaStream>();
+            if !stream.is_null()
+                && let Some(close) = (*stream).close.take()
+            {
+                CLOSE.set(Some(close));
+                libc::fclose((*stream).file);
+            }
+        }
+        ffi::lua_pop(l, 2);
+    }
+}
+
+/// The device that a path names.
+fn device(path: &[u8]) -> Option<Device> {
+    let number = path.strip_prefix(b"/dev/fd/").or_else(|| path.strip_prefix(b"/proc/self/fd/"));
+    match (path, number) {
+        (b"/dev/stdin", _) | (_, Some(b"0")) => Some(Device::Stdin),
+        (b"/dev/stdout", _) | (_, Some(b"1")) => Some(Device::Stdout),
+        (b"/dev/stderr", _) | (_, Some(b"2")) => Some(Device::Stderr),
+        _ => None,
+    }
+}
+
+/// When the first argument names a device, puts a file for it on the stack.
+unsafe fn push_device(l: *mut lua_State) -> bool {
+    // SAFETY: the file is made as the io library makes one: closed until its stream is there.
+    unsafe {
+        if ffi::lua_type(l, 1) != ffi::LUA_TSTRING {
+            return false;
+        }
+        let path = CStr::from_ptr(ffi::lua_tostring(l, 1) as *const c_char).to_bytes();
+        let (Some(device), Some(close)) = (device(path), CLOSE.get()) else { return false };
+        let stream = ffi::lua_newuserdatauv(l, size_of::<LuaStream>(), 0).cast::<LuaStream>();
+        stream.write(LuaStream { file: std::ptr::null_mut(), close: None });
+        ffi::luaL_setmetatable(l, FILE_HANDLE.as_ptr());
+        let Ok(file) = stdio::open_device(device) else {
+            ffi::lua_pop(l, 1);
+            return false;
+        };
+        stream.write(LuaStream { file, close: Some(close) });
+        true
+    }
+}
+
+/// `io.open`. The mode is what the device can do, whatever was asked for.
+pub(super) unsafe extern "C-unwind" fn open(l: *mut lua_State) -> c_int {
+    // SAFETY: the stack is as the original expects it, or holds the result.
+    unsafe { if push_device(l) { 1 } else { original(l, |o| o.open) } }
+}
+
+/// `io.input`.
+pub(super) unsafe extern "C-unwind" fn input(l: *mut lua_State) -> c_int {
+    // SAFETY: the original takes a file as well as a name.
+    unsafe {
+        replace_name(l);
+        original(l, |o| o.input)
+    }
+}
+
+/// `io.output`.
+pub(super) unsafe extern "C-unwind" fn output(l: *mut lua_State) -> c_int {
+    // SAFETY: the original takes a file as well as a name.
+    unsafe {
+        replace_name(l);
+        original(l, |o| o.output)
+    }
+}
+
+/// `io.lines`: of a device, the method of its file.
+pub(super) unsafe extern "C-unwind" fn lines(l: *mut lua_State) -> c_int {
+    // SAFETY: the method gets the file in the place of the name, and the formats behind it.
+    unsafe {
+        if !push_device(l) {
+            return original(l, |o| o.lines);
+        }
+        ffi::lua_replace(l, 1);
+        ffi::lua_getfield(l, 1, c"lines".as_ptr());
+        ffi::lua_insert(l, 1);
+        ffi::lua_call(l, ffi::lua_gettop(l) - 1, 1);
+        1
+    }
+}
+
+unsafe fn replace_name(l: *mut lua_State) {
+    // SAFETY: plain stack operations.
+    unsafe {
+        if push_device(l) {
+            ffi::lua_replace(l, 1);
+        }
+    }
+}
