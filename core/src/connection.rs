@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use crate::hub::{self, Config};
-use crate::inbox::{Inbox, Outgoing, Stage, Stream};
+use crate::inbox::{self, Inbox, Obstacle, Outgoing, Stage, Stream};
 use crate::poll::{Interest, Token, is_hung_up, wait_for};
 use crate::protocol::session::{Event, Input, Refusal};
 use crate::protocol::{Params, ProtocolStatus, Role, Session, encoder};
@@ -27,9 +27,14 @@ pub(crate) type Hub = hub::Hub<Connection>;
 const READ_BUFFER: usize = 64 << 10;
 /// A peer that sends questions and does not read our answers is no longer read when this much waits for it.
 const UNREAD_ANSWERS: usize = 64 << 10;
+/// How long a request that reads waits for a thread to take another one, whose body lies in the way.
+const MAKE_WAY: Duration = Duration::from_millis(50);
 /// How long a closing connection waits for the peer to stop sending. (Closing with unread input would reset the
 /// connection, and the reset can destroy the answer on its way.)
 const LINGER: Duration = Duration::from_secs(2);
+
+const REQUEST_LATE: &str = "the rest of a request did not come in time (--read-timeout)";
+const ANSWER_LATE: &str = "an answer was not read in time (--write-timeout)";
 
 thread_local! {
     static READ: std::cell::RefCell<Box<[u8]>> = std::cell::RefCell::new(vec![0; READ_BUFFER].into());
@@ -299,6 +304,7 @@ impl Connection {
         inbox.data.ended = started.data.ended;
         hub.settled();
         // There is room for more of its body now.
+        self.input_came.notify_all();
         self.settle(&mut state, hub);
         Some(started)
     }
@@ -314,6 +320,7 @@ impl Connection {
                 std::mem::swap(&mut into.bytes, &mut stream.bytes);
                 stream.bytes.clear();
                 into.ended = stream.ended;
+                self.input_came.notify_all();
                 return Ok(());
             }
             if aborted || matches!(state.phase, Phase::Gone | Phase::HalfClosed) {
@@ -322,6 +329,24 @@ impl Connection {
             if state.has_reader {
                 state = self.input_came.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
+            }
+            match inbox::obstacle(&state.inboxes, id, &hub.config) {
+                None => {}
+                Some(Obstacle::OtherStream) => {
+                    return Err(io::Error::other("standard input is too long to be kept: read it before data"));
+                }
+                Some(Obstacle::Running) => {
+                    state = self.input_came.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                Some(Obstacle::Queued) => {
+                    let woken = self.input_came.wait_timeout(state, MAKE_WAY);
+                    let (woken, late) = woken.unwrap_or_else(PoisonError::into_inner);
+                    state = woken;
+                    if !late.timed_out() || state.has_reader {
+                        continue;
+                    }
+                }
             }
             state = self.read_as_reader(state, hub)?;
         }
@@ -335,14 +360,22 @@ impl Connection {
     ) -> io::Result<MutexGuard<'a, State>> {
         state.has_reader = true;
         let mut timed_out = false;
-        let result = match self.read_some(&mut state, hub) {
+        let unread = state.out.len() >= UNREAD_ANSWERS;
+        let at_once = if unread { Err(Errno::WOULDBLOCK) } else { self.read_some(&mut state, hub) };
+        let result = match at_once {
             Err(Errno::WOULDBLOCK) => {
                 self.settle(&mut state, hub);
                 drop(state);
-                let ready = wait_for(&self.socket, Interest { read: true, write: false }, hub.config.read_timeout);
+                let timeout = if unread { hub.config.write_timeout } else { hub.config.read_timeout };
+                let ready = wait_for(&self.socket, Interest { read: !unread, write: unread }, timeout);
                 state = self.lock();
                 timed_out = matches!(ready, Ok(false));
-                if timed_out { Err(Errno::TIMEDOUT) } else { self.read_some(&mut state, hub) }
+                match () {
+                    () if timed_out => Err(Errno::TIMEDOUT),
+                    // What can be sent now is sent when the connection is settled.
+                    () if unread => Err(Errno::WOULDBLOCK),
+                    () => self.read_some(&mut state, hub),
+                }
             }
             other => other,
         };
@@ -355,7 +388,7 @@ impl Connection {
         self.input_came.notify_all();
         self.settle(&mut state, hub);
         if timed_out {
-            tracing::warn!("connection closed: the rest of a request did not come in time (--read-timeout)");
+            tracing::warn!("connection closed: {}", if unread { ANSWER_LATE } else { REQUEST_LATE });
             return Err(io::ErrorKind::TimedOut.into());
         }
         Ok(state)
@@ -374,7 +407,7 @@ impl Connection {
             }
             if !ready {
                 self.hang_up(&mut state, hub);
-                tracing::warn!("connection closed: an answer was not read in time (--write-timeout)");
+                tracing::warn!("connection closed: {ANSWER_LATE}");
                 return Err(io::ErrorKind::TimedOut.into());
             }
             if self.send_queued(&mut state).is_err() {
@@ -392,6 +425,11 @@ impl Connection {
         let result = self.send_or_queue(&mut state, bytes, hub);
         state.inboxes.retain(|i| i.id != id);
         state.end_session_of(id);
+        self.input_came.notify_all();
+        if hub.is_draining() && !state.has_reader {
+            // A connection that is closed with a request unread is reset, and with it goes the answer.
+            self.read_all(&mut state, hub);
+        }
         self.settle(&mut state, hub);
         result
     }
@@ -513,11 +551,11 @@ impl Connection {
         let (limit, what) = if state.phase == Phase::Lingering {
             (Some(LINGER), "")
         } else if !state.out.is_empty() {
-            (config.write_timeout, "an answer was not read in time (--write-timeout)")
+            (config.write_timeout, ANSWER_LATE)
         } else if running {
             return;
         } else if state.silent || state.session.inside_head() || !state.inboxes.is_empty() {
-            (config.read_timeout, "the rest of a request did not come in time (--read-timeout)")
+            (config.read_timeout, REQUEST_LATE)
         } else {
             (config.keepalive_timeout, "")
         };
@@ -528,6 +566,13 @@ impl Connection {
             self.hang_up(&mut state, hub);
             self.settle(&mut state, hub);
         }
+    }
+
+    /// Whether the poll set is still needed for it, although its requests have been answered: not all has been sent, or
+    /// the peer has not taken it.
+    pub(crate) fn is_leaving(&self) -> bool {
+        let state = self.lock();
+        state.phase == Phase::Lingering || !state.out.is_empty()
     }
 
     /// The server is stopping: an idle connection is closed.

@@ -51,7 +51,9 @@ impl Config {
     /// Bytes of a waiting request's body beyond which it is refused, if another request's bytes come behind them on the
     /// same connection: FastCGI cannot hold back one request alone.
     pub(crate) fn body_limit(&self) -> usize {
-        self.body_buffer.saturating_mul(16)
+        // What one read brings is never too much, however small the buffer.
+        const TWO_READS: usize = 128 << 10;
+        self.body_buffer.saturating_mul(16).max(TWO_READS)
     }
 }
 

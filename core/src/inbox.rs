@@ -1,5 +1,6 @@
 //! What a connection keeps: the input of its requests that nobody has read yet, and output that the socket has not taken.
 
+use crate::hub::Config;
 use crate::protocol::session::Input;
 use crate::protocol::{Params, Role};
 
@@ -46,6 +47,27 @@ impl Inbox {
         let has_params = self.params.is_some() || self.stage == Stage::Running;
         has_params && self.stdin.ended && self.data.ended
     }
+}
+
+/// Why a request must not read on: what comes next would have to be kept for somebody who does not take it.
+pub(crate) enum Obstacle {
+    /// The request's own other stream.
+    OtherStream,
+    /// A running request of the same connection. At last it reads, or ends.
+    Running,
+    /// A request that some thread may take at any moment; or none, before this one has ended.
+    Queued,
+}
+
+/// What stands in the way of request `id`, which has nothing left to read.
+pub(crate) fn obstacle(inboxes: &[Inbox], id: u16, config: &Config) -> Option<Obstacle> {
+    let limit = config.body_limit();
+    inboxes.iter().find_map(|inbox| match inbox.stage {
+        _ if inbox.id == id => (inbox.held() >= limit).then_some(Obstacle::OtherStream),
+        Stage::Running => (inbox.held() >= limit).then_some(Obstacle::Running),
+        Stage::Queued => (config.threads > 1 && inbox.held() >= config.body_buffer).then_some(Obstacle::Queued),
+        Stage::Arriving => None,
+    })
 }
 
 /// Bytes that wait for the socket to take them.

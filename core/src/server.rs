@@ -4,6 +4,7 @@
 //! that the poll set wakes reads and parses, and works on what it found. A connection that idles, stutters or reads
 //! slowly has no thread.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,6 +25,11 @@ use crate::request::Request;
 const STALE: Duration = Duration::from_millis(5);
 /// How often timeouts are looked at.
 const TICK: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// When this thread last went to work on a request. What it finds afterwards may have lain in its socket as long.
+    static BUSY_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// What a server is made of. See [`Server::builder`].
 #[derive(Debug, Default)]
@@ -123,12 +129,14 @@ impl Server {
     /// # Errors
     /// When the system fails us; a peer cannot cause one.
     pub fn accept(&self) -> io::Result<Option<Request>> {
+        let was_busy = BUSY_SINCE.take().is_some_and(|since| since.elapsed() > STALE);
         let mut read_at = None;
         loop {
-            if let Some(request) = self.take_ready(read_at) {
+            if let Some(request) = self.take_ready(read_at.filter(|_| !was_busy)) {
+                BUSY_SINCE.set(Some(Instant::now()));
                 return Ok(Some(request));
             }
-            if self.hub.is_draining() && !self.hub.owes() {
+            if self.hub.is_draining() && !self.hub.owes() && !self.is_still_sending() {
                 self.hub.poll.wake_one();
                 return Ok(None);
             }
@@ -145,6 +153,10 @@ impl Server {
     /// Stops gracefully: nothing new is accepted, idle connections are closed, requests that have begun are answered;
     /// then every [`accept`](Self::accept) gives `None`.
     pub fn drain(&self) {
+        // What has come already counts as begun.
+        for connection in self.hub.connections() {
+            connection.on_event(&self.hub);
+        }
         self.hub.drain();
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         for listener in listeners.drain(..) {
@@ -157,6 +169,11 @@ impl Server {
         self.hub.poll.wake_one();
     }
 
+    /// Whether answers that no request's thread waits for are still on their way.
+    fn is_still_sending(&self) -> bool {
+        self.hub.connections().iter().any(|connection| connection.is_leaving())
+    }
+
     /// Connections that are open.
     pub fn connections(&self) -> usize {
         self.hub.connection_count()
@@ -167,7 +184,7 @@ impl Server {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|l| l.address().clone()).collect()
     }
 
-    /// Takes a request that is ready. `read_at` is when this thread saw it come; without, it lay in the queue.
+    /// Takes a request that is ready. `read_at` is when this thread saw it come; without, it has lain somewhere.
     fn take_ready(&self, read_at: Option<Instant>) -> Option<Request> {
         while let Some((connection, id)) = self.hub.take_ready() {
             let has_waited = read_at.is_none_or(|t| t.elapsed() > STALE);

@@ -88,12 +88,25 @@ fn a_body_that_cannot_be_held_back_is_refused() {
     client.send(&Wire::new().head(1, KEEP, &[("TEST", "count")]).stream(STDIN, 1, &[b'1'; 2_000]));
     app.notes.wait("it started");
     // The only thread reads for the first request, and meets what it cannot leave: the second one's body.
-    client.send(&Wire::new().request(2, KEEP, &[("TEST", "count"), ("NAME", "second")], &[b'2'; 20_000]));
+    client.send(&Wire::new().request(2, KEEP, &[("TEST", "count"), ("NAME", "second")], &[b'2'; 200_000]));
     assert_eq!(client.answer(2).protocol_status, OVERLOADED);
     client.send(&Wire::new().stream(STDIN, 1, &[b'1'; 500]).end(STDIN, 1));
     assert_eq!(client.answer(1).body(), b"2500");
     assert!(!app.notes.heard("second started"));
     client.expect_alive();
+}
+
+#[test]
+fn a_body_may_be_far_longer_than_its_buffer() {
+    let app = App::with(|c| c.body_buffer = 1);
+    let mut client = app.connect();
+    assert_eq!(client.ask(&[("TEST", "count")], &vec![b'x'; 3 << 20]).body_text(), (3 << 20).to_string());
+    let mut whole = Wire::new().request(1, KEEP, &[("TEST", "count")], &[b'x'; 40_000]).bytes;
+    whole.extend(Wire::new().request(2, KEEP, &[("TEST", "count")], &[b'y'; 10_000]).bytes);
+    client.send_bytes(&whole);
+    let mut answers = [client.any_answer(&[1, 2]), client.any_answer(&[1, 2])];
+    answers.sort_by_key(|(id, _)| *id);
+    assert_eq!((answers[0].1.body(), answers[1].1.body()), (&b"40000"[..], &b"10000"[..]));
 }
 
 /// Sends a record again and again until the server has taken nothing for a while. How many were sent as a whole, and
@@ -190,7 +203,7 @@ fn a_filter_that_leaves_its_body_unread_does_not_make_the_server_keep_it() {
     let app = App::with(|c| c.body_buffer = 1_000);
     let mut client = app.connect();
     let head = Wire::new().begin(1, FILTER, KEEP).params(1, &[("TEST", "data-only")]);
-    client.send(&head.stream(STDIN, 1, &[b'x'; 40_000]).end(STDIN, 1).stream(DATA, 1, b"data").end(DATA, 1));
+    client.send(&head.stream(STDIN, 1, &[b'x'; 400_000]).end(STDIN, 1).stream(DATA, 1, b"data").end(DATA, 1));
     app.notes.wait("it failed: Other");
     assert_eq!(client.answer(1).app_status, 1);
     client.expect_alive();

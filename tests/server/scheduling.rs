@@ -104,19 +104,16 @@ fn requests_of_several_connections_run_at_the_same_time() {
 
 #[test]
 fn two_requests_of_one_connection_stream_their_bodies() {
-    let app = App::with(|c| {
-        c.threads = 2;
-        c.body_buffer = 1_000;
-    });
+    let app = App::threads(2);
     let mut client = app.connect();
     let mut wire = Wire::new().head(1, KEEP, &[("TEST", "count")]).head(2, KEEP, &[("TEST", "count")]);
     for _ in 0..200 {
-        wire = wire.stream(STDIN, 1, &[b'1'; 3_000]).stream(STDIN, 2, &[b'2'; 7_000]);
+        wire = wire.stream(STDIN, 1, &[b'1'; 30_000]).stream(STDIN, 2, &[b'2'; 60_000]);
     }
     client.send(&wire.end(STDIN, 2).end(STDIN, 1));
     let mut answers = [client.any_answer(&[1, 2]), client.any_answer(&[1, 2])];
     answers.sort_by_key(|(id, _)| *id);
-    assert_eq!((answers[0].1.body(), answers[1].1.body()), (&b"600000"[..], &b"1400000"[..]));
+    assert_eq!((answers[0].1.body(), answers[1].1.body()), (&b"6000000"[..], &b"12000000"[..]));
 }
 
 #[test]

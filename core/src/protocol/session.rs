@@ -219,7 +219,8 @@ impl Session {
         let at = self.active.iter().position(|a| a.id == id)?;
         let ended = self.active.swap_remove(at);
         self.held -= ended.params.held();
-        Some(Ended { keep_conn: ended.keep_conn, input_open: ended.stdin_open || ended.data_open })
+        let params_open = matches!(ended.params, ParamsState::Open(_));
+        Some(Ended { keep_conn: ended.keep_conn, input_open: params_open || ended.stdin_open || ended.data_open })
     }
 
     /// Takes bytes off the front of `input` until there is an event; `None` when more bytes are needed. What must be
