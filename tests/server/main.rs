@@ -1,6 +1,8 @@
 //! The server from outside: what a peer says on a socket, and what comes back.
 // A test binary has no outside that `pub` could mean.
 #![allow(unreachable_pub)]
+// Bodies of requests, on stacks of 2 MiB.
+#![allow(clippy::large_stack_arrays)]
 
 mod app;
 mod client;

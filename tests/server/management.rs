@@ -67,9 +67,9 @@ fn a_question_between_any_two_records_of_a_request() {
     for at in 0..=6 {
         let (before, after) = records(1).iter().enumerate().fold((vec![], vec![]), |(mut b, mut a), (i, record)| {
             if i < at {
-                b.extend_from_slice(record)
+                b.extend_from_slice(record);
             } else {
-                a.extend_from_slice(record)
+                a.extend_from_slice(record);
             }
             (b, a)
         });

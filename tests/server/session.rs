@@ -11,13 +11,15 @@ use crate::client::{ABORT, BEGIN, DATA, FILTER, GET_VALUES, KEEP, PARAMS, STDIN,
 const LIMITS: Limits = Limits { params_bytes: 300, params_count: 8, requests: 4 };
 const VALUES: Values = Values { max_connections: 10, max_requests: 20 };
 
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What a session made of some bytes. Neighbouring pieces of a stream count as one: how they are cut is the network's
 /// business.
 #[derive(Debug, Default, PartialEq)]
 struct Outcome {
     said: Vec<String>,
     streams: Vec<(u16, Input, Vec<u8>)>,
-    params: Vec<(u16, Vec<(Vec<u8>, Vec<u8>)>)>,
+    params: Vec<(u16, Pairs)>,
     out: Vec<u8>,
     bad: bool,
 }
@@ -140,7 +142,7 @@ proptest! {
         let wire = Wire::new().padding(padding).begin(7, FILTER, KEEP);
         let wire = add(add(add(wire, PARAMS, &stream, sizes[0]), STDIN, &stdin, sizes[1]), DATA, &data, sizes[2]);
         let outcome = run(cut(&wire.bytes, &cuts));
-        let mut expected: Vec<(Vec<u8>, Vec<u8>)> = pairs.into_iter().map(|(n, v)| (n.into_bytes(), v)).collect();
+        let mut expected: Pairs = pairs.into_iter().map(|(n, v)| (n.into_bytes(), v)).collect();
         expected.push((b"FCGI_ROLE".to_vec(), b"FILTER".to_vec()));
         prop_assert_eq!(&outcome.params, &[(7, expected)]);
         let of = |which| outcome.streams.iter().filter(|s| s.1 == which).flat_map(|s| s.2.clone()).collect::<Vec<_>>();
