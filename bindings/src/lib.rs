@@ -14,6 +14,7 @@
 //! | `functions` | library functions that must know about requests |
 //! | `ends` | how a script ends itself |
 //! | `isolation` | put back what a script changed |
+//! | `pristine` | whether there is anything to put back |
 //! | `modules` | what stays loaded, and what that means for the next request |
 //! | `plain` | the interpreter as it is without requests: on a terminal, under CGI |
 

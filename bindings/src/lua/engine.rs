@@ -38,6 +38,8 @@ pub struct Engine {
     baseline: Baseline,
     scripts: Cache<Function>,
     directory: Option<PathBuf>,
+    /// The script that `arg` names.
+    named: Option<PathBuf>,
     /// Owns the state that `l` points to; the last to be dropped.
     _lua: Lua,
 }
@@ -75,11 +77,12 @@ impl Engine {
         // SAFETY: as above; the collector is set as `lua` sets it.
         let baseline = unsafe {
             functions::install(l);
+            set_arguments(l, &options, Path::new(""));
             ffi::lua_gc(l, ffi::LUA_GCRESTART);
             ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
             Baseline::take(l)
         };
-        Ok(Self { l, options, files, baseline, scripts: Cache::default(), directory: None, _lua: lua })
+        Ok(Self { l, options, files, baseline, scripts: Cache::default(), directory: None, named: None, _lua: lua })
     }
 
     fn run(&mut self, script: &Path) -> Ended {
@@ -93,7 +96,10 @@ impl Engine {
         };
         // SAFETY: the function is one of this state; `call_script` is called in protected mode, as `lua` does.
         let (status, message) = unsafe {
-            set_arguments(l, &self.options, script);
+            if self.named.as_deref() != Some(script) {
+                super::isolation::set_script_name(l, script.as_os_str().as_bytes());
+                self.named = Some(script.to_owned());
+            }
             ffi::lua_pushcfunction(l, call_script);
             ffi::lua_rawgeti(l, ffi::LUA_REGISTRYINDEX, function.into());
             let mut pushed = 1;

@@ -10,13 +10,14 @@ use std::ptr;
 use mlua::ffi::{self, LUA_REGISTRYINDEX, lua_State};
 
 use super::context::Context;
+use super::pristine::{self, Shape};
 use super::stdio::FILE_HANDLE;
 
 /// Library tables that scripts share, by their global names.
 pub(super) const LIBRARIES: [&CStr; 10] =
     [c"_G", c"string", c"table", c"math", c"io", c"os", c"coroutine", c"utf8", c"debug", c"package"];
 /// Further tables, pushed by [`push_hidden`].
-const HIDDEN: c_int = 5;
+const HIDDEN: c_int = 6;
 
 /// Keys of our tables in the registry, by their addresses.
 static BASELINE: u8 = 0;
@@ -31,8 +32,15 @@ pub(super) fn key(of: &'static u8) -> *const c_void {
 
 /// How the shared tables were when the interpreter started.
 pub(super) struct Baseline {
-    /// Entries of each table.
-    sizes: Vec<c_int>,
+    tables: Vec<Shared>,
+}
+
+/// A table that scripts share.
+struct Shared {
+    /// Its number of entries.
+    size: c_int,
+    /// How it looks in memory, if that tells anything.
+    shape: Option<Shape>,
 }
 
 impl Baseline {
@@ -41,14 +49,16 @@ impl Baseline {
     /// # Safety
     /// `l` is a Lua state with all libraries open, used by this thread only; called in protected mode.
     pub(super) unsafe fn take(l: *mut lua_State) -> Self {
-        let mut sizes = Vec::new();
+        let mut tables = Vec::new();
         // SAFETY: the caller's promise; each step leaves the stack as it found it.
         unsafe {
             ffi::luaL_checkstack(l, 20, ptr::null());
+            let layout_is_known = pristine::layout_is_known(l);
             ffi::lua_newtable(l);
             for at in 0..LIBRARIES.len() as c_int + HIDDEN {
                 push_shared(l, at);
-                sizes.push(copy_table(l));
+                let shape = layout_is_known.then(|| Shape::of(l));
+                tables.push(Shared { size: copy_table(l), shape });
                 ffi::lua_rawseti(l, -3, (2 * at + 2).into());
                 ffi::lua_rawseti(l, -2, (2 * at + 1).into());
             }
@@ -63,25 +73,31 @@ impl Baseline {
                 ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(table));
             }
         }
-        Self { sizes }
+        Self { tables }
     }
 
     /// Puts back what differs.
     ///
     /// # Safety
     /// As for [`take`](Self::take).
-    pub(super) unsafe fn restore(&self, l: *mut lua_State, context: &Context) {
+    pub(super) unsafe fn restore(&mut self, l: *mut lua_State, context: &Context) {
         // SAFETY: the caller's promise; each step leaves the stack as it found it.
         unsafe {
             ffi::luaL_checkstack(l, 20, ptr::null());
             ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BASELINE));
-            for (at, size) in self.sizes.iter().enumerate() {
+            for (at, table) in self.tables.iter_mut().enumerate() {
+                if table.shape.as_ref().is_some_and(|shape| shape.is_same()) {
+                    continue;
+                }
                 ffi::lua_rawgeti(l, -1, 2 * at as i64 + 1);
                 ffi::lua_rawgeti(l, -2, 2 * at as i64 + 2);
-                restore_table(l, *size);
+                restore_table(l, table.size);
                 ffi::lua_pop(l, 1);
                 clear_metatable(l);
                 ffi::lua_pop(l, 1);
+                if let Some(shape) = &mut table.shape {
+                    shape.renew();
+                }
             }
             ffi::lua_pop(l, 1);
             restore_loaded(l);
@@ -151,6 +167,9 @@ unsafe fn push_hidden(l: *mut lua_State, which: c_int) {
             }
             3 => {
                 ffi::lua_getfield(l, LUA_REGISTRYINDEX, FILE_HANDLE.as_ptr());
+            }
+            4 => {
+                ffi::lua_getglobal(l, c"arg".as_ptr());
             }
             _ => {
                 ffi::lua_getfield(l, LUA_REGISTRYINDEX, FILE_HANDLE.as_ptr());
@@ -385,5 +404,24 @@ pub(super) unsafe fn push_baseline(l: *mut lua_State, at: c_int) {
         ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BASELINE));
         ffi::lua_rawgeti(l, -1, (2 * at + 1).into());
         ffi::lua_remove(l, -2);
+    }
+}
+
+/// Sets the entry 0 of `arg`, the script's name, for this request and, as far as `restore` is concerned, for ever.
+///
+/// # Safety
+/// As for [`Baseline::take`].
+pub(super) unsafe fn set_script_name(l: *mut lua_State, name: &[u8]) {
+    let at = i64::from(LIBRARIES.len() as c_int + 4);
+    // SAFETY: plain stack operations.
+    unsafe {
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BASELINE));
+        for table in [2 * at + 1, 2 * at + 2] {
+            ffi::lua_rawgeti(l, -1, table);
+            ffi::lua_pushlstring(l, name.as_ptr().cast(), name.len());
+            ffi::lua_rawseti(l, -2, 0);
+            ffi::lua_pop(l, 1);
+        }
+        ffi::lua_pop(l, 1);
     }
 }

@@ -33,6 +33,7 @@ mod functions;
 mod isolation;
 mod modules;
 mod plain;
+mod pristine;
 mod process;
 mod stdio;
 
