@@ -38,6 +38,7 @@
 pub mod address;
 pub mod cgi;
 pub mod child;
+pub mod client;
 mod connection;
 mod exchange;
 pub mod gateway;
