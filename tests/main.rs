@@ -8,12 +8,14 @@
 //! * `constrained`: hosts that allow one process and no thread
 //! * `nginx`: behind the real one
 //! * `http`: the built-in front
+//! * `command`: the client `fcgi`, asking and showing
 //! * `examples`: what the README tells to run
 #![allow(clippy::pedantic, unreachable_pub)]
 
 mod support;
 
 mod changes;
+mod command;
 mod constrained;
 mod examples;
 mod fidelity;
