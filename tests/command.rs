@@ -129,7 +129,8 @@ fn status_and_error_stream() {
 #[test]
 fn every_record_is_shown() {
     let (directory, _running, address) = served();
-    directory.file("hello.lua", "io.read('a') print('Content-Type: text/plain\\n') print('hello') io.stderr:write('hm')");
+    directory
+        .file("hello.lua", "io.read('a') print('Content-Type: text/plain\\n') print('hello') io.stderr:write('hm')");
     let said = fcgi(&directory, &[&address, "hello.lua", "-v", "--keep-conn", "--body", "b\n"]);
     assert_eq!((said.status, said.out.as_str()), (0, "Content-Type: text/plain\n\nhello\n"));
     let errors = &said.errors;
