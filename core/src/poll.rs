@@ -153,7 +153,8 @@ impl Poll {
 pub(crate) fn wait_for(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) -> io::Result<bool> {
     let flags = if interest.read { PollFlags::IN } else { PollFlags::empty() }
         | if interest.write { PollFlags::OUT } else { PollFlags::empty() };
-    let deadline = timeout.map(|t| std::time::Instant::now() + t);
+    // A time beyond all clocks is none.
+    let deadline = timeout.and_then(|t| std::time::Instant::now().checked_add(t));
     loop {
         let left = deadline.map(|d| d.saturating_duration_since(std::time::Instant::now()));
         let left = left.and_then(|t| Timespec::try_from(t).ok());

@@ -2,7 +2,6 @@
 //! its context.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
 use std::io::{self, Read, Write};
 
 use fcgi_core::{Request, child::Streams};
@@ -69,10 +68,8 @@ pub(super) struct Context {
     pub(super) looks: Cell<u64>,
     /// How deep `require` is in itself.
     pub(super) loading: Cell<i32>,
-    /// Some module changed globals as it was loaded.
-    pub(super) modules_changed: Cell<bool>,
-    /// Modules whose changes stand in this request.
-    pub(super) applied: RefCell<HashSet<Vec<u8>>>,
+    /// Counts requests.
+    pub(super) requests: Cell<i64>,
     /// Calls of `xpcall` that the script is in.
     pub(super) handlers: Cell<u32>,
     /// So many allocations of userdata are to fail.
@@ -146,9 +143,7 @@ impl Context {
         self.loading.set(0);
         self.warnings.set(false);
         self.warning_continues.set(false);
-        if self.modules_changed.get() {
-            self.applied.borrow_mut().clear();
-        }
+        self.requests.set(self.requests.get() + 1);
     }
 }
 

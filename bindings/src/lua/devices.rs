@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_int};
 
 use mlua::ffi::{self, lua_State};
 use mlua::lua_CFunction;
@@ -59,7 +59,7 @@ unsafe fn push_device(l: *mut lua_State) -> bool {
         if ffi::lua_type(l, 1) != ffi::LUA_TSTRING {
             return false;
         }
-        let path = CStr::from_ptr(ffi::lua_tostring(l, 1) as *const c_char).to_bytes();
+        let path = CStr::from_ptr(ffi::lua_tostring(l, 1)).to_bytes();
         let (Some(device), Some(close)) = (device(path), CLOSE.get()) else { return false };
         let stream = ffi::lua_newuserdatauv(l, size_of::<LuaStream>(), 0).cast::<LuaStream>();
         stream.write(LuaStream { file: std::ptr::null_mut(), close: None });

@@ -25,6 +25,10 @@ static LOADED: u8 = 1;
 pub(super) static BEFORE: u8 = 2;
 pub(super) static CHANGES: u8 = 3;
 static REGISTRY: u8 = 4;
+/// By a module's name: the request that met it last, where it was found, what it requires itself.
+pub(super) static MET: u8 = 5;
+pub(super) static ORIGIN: u8 = 6;
+pub(super) static NESTED: u8 = 7;
 
 pub(super) fn key(of: &'static u8) -> *const c_void {
     ptr::from_ref(of).cast()
@@ -68,7 +72,7 @@ impl Baseline {
             copy_table(l);
             ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&LOADED));
             ffi::lua_pop(l, 1);
-            for table in [&BEFORE, &CHANGES] {
+            for table in [&BEFORE, &CHANGES, &MET, &ORIGIN, &NESTED] {
                 ffi::lua_newtable(l);
                 ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(table));
             }
@@ -257,7 +261,7 @@ pub(super) unsafe fn clear_global_values(l: *mut lua_State) {
 }
 
 /// Stack: from, to. Sets in `to` the entries of `from` that are missing or different.
-unsafe fn put_missing(l: *mut lua_State) {
+pub(super) unsafe fn put_missing(l: *mut lua_State) {
     // SAFETY: plain stack operations.
     unsafe {
         ffi::lua_pushnil(l);
@@ -352,10 +356,13 @@ unsafe fn forget_volatile(l: *mut lua_State, context: &Context) {
         // SAFETY: plain stack operations.
         unsafe {
             ffi::lua_getfield(l, LUA_REGISTRYINDEX, ffi::LUA_LOADED_TABLE);
-            ffi::lua_pushlstring(l, name.as_ptr().cast(), name.len());
-            ffi::lua_pushnil(l);
-            ffi::lua_rawset(l, -3);
-            ffi::lua_pop(l, 1);
+            ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&CHANGES));
+            for _ in 0..2 {
+                ffi::lua_pushlstring(l, name.as_ptr().cast(), name.len());
+                ffi::lua_pushnil(l);
+                ffi::lua_rawset(l, -3);
+                ffi::lua_pop(l, 1);
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! `require` keeps modules. What the loading of a module changes in the shared tables (a module in the old style sets a
 //! global; another extends `string`) is noted, undone after the request like everything else, and done again when a later
 //! request requires the module. A module that looked at the request while it was loaded is not kept.
+//!
+//! When a script requires a module for the first time, `require` gives two results; the second, where the module was found,
+//! is given by the first call of each request. A module that another one requires as it is loaded has been required, too.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
@@ -10,7 +13,9 @@ use mlua::ffi::{self, LUA_REGISTRYINDEX, lua_State};
 
 use super::context;
 use super::functions::original;
-use super::isolation::{BEFORE, CHANGES, LIBRARIES, copy_table, key, push_baseline, remember_registry};
+use super::isolation::{
+    BEFORE, CHANGES, LIBRARIES, MET, NESTED, ORIGIN, copy_table, key, push_baseline, put_missing, remember_registry,
+};
 
 /// `require`: the library's, which keeps modules, and what their loading changed.
 pub(super) unsafe extern "C-unwind" fn require(l: *mut lua_State) -> c_int {
@@ -20,11 +25,14 @@ pub(super) unsafe extern "C-unwind" fn require(l: *mut lua_State) -> c_int {
         let name = ffi::luaL_checklstring(l, 1, &raw mut len);
         let name = std::slice::from_raw_parts(name.cast::<u8>(), len);
         ffi::luaL_checkstack(l, 20, ptr::null());
+        let parent = context::with(|c| c.loading.get());
+        if parent > 0 {
+            note_nested(l, parent);
+        }
         if is_loaded(l) {
-            if context::with(|c| c.modules_changed.get() && c.applied.borrow_mut().insert(name.to_vec())) {
-                apply_changes(l);
-            }
-            return original(l, |o| o.require);
+            let first = meet(l, 1);
+            let results = original(l, |o| o.require);
+            return if first && push_origin(l) { results + 1 } else { results };
         }
         let (depth, looks) = context::with(|c| {
             c.loading.set(c.loading.get() + 1);
@@ -32,13 +40,11 @@ pub(super) unsafe extern "C-unwind" fn require(l: *mut lua_State) -> c_int {
         });
         copy_shared(l, depth);
         let results = original(l, |o| o.require);
-        let changed = note_changes(l, depth);
+        note_loaded(l, depth, results);
+        meet(l, 1);
+        note_changes(l, depth);
         context::with(|c| {
             c.loading.set(depth - 1);
-            if changed {
-                c.modules_changed.set(true);
-                c.applied.borrow_mut().insert(name.to_vec());
-            }
             if c.looks.get() != looks {
                 c.volatile.borrow_mut().push(name.to_vec());
             }
@@ -47,6 +53,115 @@ pub(super) unsafe extern "C-unwind" fn require(l: *mut lua_State) -> c_int {
             remember_registry(l);
         }
         results
+    }
+}
+
+/// The script meets the module that is named at `name`, and those that it requires itself; whether for the first time in
+/// this request. Then what their loading changed is done again.
+unsafe fn meet(l: *mut lua_State, name: c_int) -> bool {
+    let request = context::with(|c| c.requests.get());
+    // SAFETY: plain stack operations; as deep as modules require each other, and not in circles, for each is met once.
+    unsafe {
+        ffi::luaL_checkstack(l, 20, ptr::null());
+        let top = ffi::lua_gettop(l);
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&MET));
+        ffi::lua_pushvalue(l, name);
+        ffi::lua_rawget(l, -2);
+        let first = ffi::lua_tointeger(l, -1) != request;
+        if first {
+            ffi::lua_pushvalue(l, name);
+            ffi::lua_pushinteger(l, request);
+            ffi::lua_rawset(l, top + 1);
+            ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&NESTED));
+            ffi::lua_pushvalue(l, name);
+            if ffi::lua_rawget(l, -2) == ffi::LUA_TTABLE {
+                let nested = ffi::lua_gettop(l);
+                let mut at = 1;
+                while ffi::lua_rawgeti(l, nested, at) != ffi::LUA_TNIL {
+                    meet(l, ffi::lua_gettop(l));
+                    ffi::lua_pop(l, 1);
+                    at += 1;
+                }
+            }
+            apply_changes(l, name);
+        }
+        ffi::lua_settop(l, top);
+        first
+    }
+}
+
+/// Pushes where the module that is named at 1 was found; whether that is known.
+unsafe fn push_origin(l: *mut lua_State) -> bool {
+    // SAFETY: plain stack operations.
+    unsafe {
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&ORIGIN));
+        ffi::lua_pushvalue(l, 1);
+        let known = ffi::lua_rawget(l, -2) != ffi::LUA_TNIL;
+        ffi::lua_remove(l, -2);
+        if !known {
+            ffi::lua_pop(l, 1);
+        }
+        known
+    }
+}
+
+/// The module that is being loaded at depth `parent` requires the one that is named at 1.
+unsafe fn note_nested(l: *mut lua_State, parent: c_int) {
+    // SAFETY: plain stack operations; the list was made by `copy_shared`.
+    unsafe {
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BEFORE));
+        if ffi::lua_rawgeti(l, -1, parent.into()) == ffi::LUA_TTABLE {
+            ffi::lua_getfield(l, -1, c"nested".as_ptr());
+            ffi::lua_pushvalue(l, 1);
+            ffi::lua_rawseti(l, -2, ffi::lua_rawlen(l, -2) as i64 + 1);
+            ffi::lua_pop(l, 1);
+        }
+        ffi::lua_pop(l, 2);
+    }
+}
+
+/// The module that is named at 1 has been loaded, with what `require` gives on top: keeps where it was found, and what it
+/// required.
+unsafe fn note_loaded(l: *mut lua_State, depth: c_int, results: c_int) {
+    // SAFETY: plain stack operations.
+    unsafe {
+        let top = ffi::lua_gettop(l);
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&ORIGIN));
+        ffi::lua_pushvalue(l, 1);
+        if results == 2 {
+            ffi::lua_pushvalue(l, top);
+        } else {
+            ffi::lua_pushnil(l);
+        }
+        ffi::lua_rawset(l, -3);
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&NESTED));
+        ffi::lua_pushvalue(l, 1);
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BEFORE));
+        ffi::lua_rawgeti(l, -1, depth.into());
+        ffi::lua_getfield(l, -1, c"nested".as_ptr());
+        ffi::lua_replace(l, -3);
+        ffi::lua_pop(l, 1);
+        ffi::lua_rawset(l, -3);
+        warn_of_descriptors(l, top);
+        ffi::lua_settop(l, top);
+    }
+}
+
+/// With several interpreters in the process, what C code prints to descriptor 1 is nobody's.
+unsafe fn warn_of_descriptors(l: *mut lua_State, origin: c_int) {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    // SAFETY: looked at only when it is a string.
+    let is_native = unsafe {
+        ffi::lua_type(l, origin) == ffi::LUA_TSTRING
+            && std::ffi::CStr::from_ptr(ffi::lua_tostring(l, origin)).to_bytes().ends_with(b".so")
+    };
+    if is_native && context::with(|c| c.shared_process.get()) {
+        SAID.call_once(|| {
+            tracing::warn!(
+                "a script loads a C module: with --threads, what such a module prints by itself does not reach the \
+                 request; use --workers if it should"
+            );
+        });
     }
 }
 
@@ -75,6 +190,8 @@ unsafe fn copy_shared(l: *mut lua_State, depth: c_int) {
             ffi::lua_remove(l, -2);
             ffi::lua_rawseti(l, -2, (at + 1).into());
         }
+        ffi::lua_newtable(l);
+        ffi::lua_setfield(l, -2, c"nested".as_ptr());
         push_baseline(l, 0);
         if ffi::lua_getmetatable(l, -1) != 0 {
             ffi::lua_rawseti(l, -3, 0);
@@ -85,18 +202,23 @@ unsafe fn copy_shared(l: *mut lua_State, depth: c_int) {
     }
 }
 
-/// Compares with `BEFORE[depth]`, and keeps what the module at 1 changed in `CHANGES[name]`, as a list of table number,
-/// key, value. Whether there was anything.
-unsafe fn note_changes(l: *mut lua_State, depth: c_int) -> bool {
+/// Compares with `BEFORE[depth]`, and adds what the module that is named at 1 changed to `CHANGES[name]`: for the number of
+/// each shared table its new entries, and at `metatable` that of globals.
+unsafe fn note_changes(l: *mut lua_State, depth: c_int) {
     // SAFETY: plain stack operations.
     unsafe {
-        let mut count = 0;
-        ffi::lua_newtable(l);
-        let list = ffi::lua_gettop(l);
+        let top = ffi::lua_gettop(l);
         ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BEFORE));
         ffi::lua_rawgeti(l, -1, depth.into());
-        ffi::lua_remove(l, -2);
         let before = ffi::lua_gettop(l);
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&CHANGES));
+        ffi::lua_pushvalue(l, 1);
+        // What an earlier loading changed stands already, so only a new loading's own changes are seen.
+        if ffi::lua_rawget(l, -2) != ffi::LUA_TTABLE {
+            ffi::lua_pop(l, 1);
+            ffi::lua_newtable(l);
+        }
+        let changes = ffi::lua_gettop(l);
         for at in 0..LIBRARIES.len() as c_int {
             push_baseline(l, at);
             ffi::lua_rawgeti(l, before, (at + 1).into());
@@ -108,13 +230,7 @@ unsafe fn note_changes(l: *mut lua_State, depth: c_int) -> bool {
                 let same = ffi::lua_rawequal(l, -1, -2) != 0;
                 ffi::lua_pop(l, 1);
                 if !same {
-                    ffi::lua_pushinteger(l, at.into());
-                    ffi::lua_rawseti(l, list, count + 1);
-                    ffi::lua_pushvalue(l, -2);
-                    ffi::lua_rawseti(l, list, count + 2);
-                    ffi::lua_pushvalue(l, -1);
-                    ffi::lua_rawseti(l, list, count + 3);
-                    count += 3;
+                    note_change(l, changes, at);
                 }
                 ffi::lua_pop(l, 1);
             }
@@ -125,47 +241,61 @@ unsafe fn note_changes(l: *mut lua_State, depth: c_int) -> bool {
             ffi::lua_rawgeti(l, before, 0);
             if ffi::lua_rawequal(l, -1, -2) == 0 {
                 ffi::lua_pushvalue(l, -2);
-                ffi::lua_rawseti(l, list, 0);
-                count += 1;
+                ffi::lua_setfield(l, changes, c"metatable".as_ptr());
             }
         }
-        ffi::lua_settop(l, list);
+        ffi::lua_settop(l, changes);
+        ffi::lua_pushnil(l);
+        let changed = ffi::lua_next(l, changes) != 0;
+        ffi::lua_settop(l, changes);
+        if changed {
+            ffi::lua_pushvalue(l, 1);
+            ffi::lua_insert(l, changes);
+            ffi::lua_rawset(l, changes - 1);
+        }
         ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BEFORE));
         ffi::lua_pushnil(l);
         ffi::lua_rawseti(l, -2, depth.into());
-        if count > 0 {
-            ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&CHANGES));
-            ffi::lua_pushvalue(l, 1);
-            ffi::lua_pushvalue(l, list);
-            ffi::lua_rawset(l, -3);
-        }
-        ffi::lua_settop(l, list - 1);
-        count > 0
+        ffi::lua_settop(l, top);
     }
 }
 
-/// Does again what the module at 1 changed.
-unsafe fn apply_changes(l: *mut lua_State) {
-    // SAFETY: plain stack operations; the list was made by `note_changes`.
+/// Stack: key, value. Sets the entry in `changes[table]`.
+unsafe fn note_change(l: *mut lua_State, changes: c_int, table: c_int) {
+    // SAFETY: plain stack operations.
+    unsafe {
+        if ffi::lua_rawgeti(l, changes, table.into()) != ffi::LUA_TTABLE {
+            ffi::lua_pop(l, 1);
+            ffi::lua_newtable(l);
+            ffi::lua_pushvalue(l, -1);
+            ffi::lua_rawseti(l, changes, table.into());
+        }
+        ffi::lua_pushvalue(l, -3);
+        ffi::lua_pushvalue(l, -3);
+        ffi::lua_rawset(l, -3);
+        ffi::lua_pop(l, 1);
+    }
+}
+
+/// Does again what the module that is named at `name` changed.
+unsafe fn apply_changes(l: *mut lua_State, name: c_int) {
+    // SAFETY: plain stack operations; the table was made by `note_changes`.
     unsafe {
         let top = ffi::lua_gettop(l);
         ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&CHANGES));
-        ffi::lua_pushvalue(l, 1);
+        ffi::lua_pushvalue(l, name);
         if ffi::lua_rawget(l, -2) == ffi::LUA_TTABLE {
-            let list = ffi::lua_gettop(l);
-            let mut at = 1;
-            while ffi::lua_rawgeti(l, list, at) != ffi::LUA_TNIL {
-                let table = ffi::lua_tointeger(l, -1) as c_int;
+            let changes = ffi::lua_gettop(l);
+            for at in 0..LIBRARIES.len() as c_int {
+                if ffi::lua_rawgeti(l, changes, at.into()) == ffi::LUA_TTABLE {
+                    push_baseline(l, at);
+                    put_missing(l);
+                    ffi::lua_pop(l, 1);
+                }
                 ffi::lua_pop(l, 1);
-                push_baseline(l, table);
-                ffi::lua_rawgeti(l, list, at + 1);
-                ffi::lua_rawgeti(l, list, at + 2);
-                ffi::lua_rawset(l, -3);
-                ffi::lua_pop(l, 1);
-                at += 3;
             }
             push_baseline(l, 0);
-            if ffi::lua_rawgeti(l, list, 0) == ffi::LUA_TTABLE {
+            if ffi::lua_getfield(l, changes, c"metatable".as_ptr()) == ffi::LUA_TTABLE {
                 ffi::lua_setmetatable(l, -2);
             }
         }

@@ -9,7 +9,8 @@ use super::record::RecordType;
 pub struct Values {
     /// `FCGI_MAX_CONNS`: connections that we hold at once.
     pub max_connections: usize,
-    /// `FCGI_MAX_REQS`: requests that we hold at once.
+    /// `FCGI_MAX_REQS`: requests that we hold at once. On one connection, that is: the servers that ask use the answer to
+    /// decide how many requests to put on a connection, and would meet that limit.
     pub max_requests: usize,
 }
 

@@ -1,0 +1,2 @@
+InnerGlobal = "inner"
+return {...}

@@ -1,0 +1,2 @@
+OuterGlobal = "outer"
+return {inner = require("_inner")}
