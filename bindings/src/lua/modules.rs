@@ -246,9 +246,9 @@ unsafe fn note_changes(l: *mut lua_State, depth: c_int) {
         }
         ffi::lua_settop(l, changes);
         ffi::lua_pushnil(l);
-        let changed = ffi::lua_next(l, changes) != 0;
+        let is_any = ffi::lua_next(l, changes) != 0;
         ffi::lua_settop(l, changes);
-        if changed {
+        if is_any {
             ffi::lua_pushvalue(l, 1);
             ffi::lua_insert(l, changes);
             ffi::lua_rawset(l, changes - 1);
