@@ -43,17 +43,46 @@ pub trait Transport: Send {
 /// Reading and writing block. A request that is dropped unfinished ends with status 1, and with an error page when
 /// nothing had been written: so a panic costs an answer, never a waiting client.
 ///
-/// ```no_run
-/// use std::io::{Read, Write};
+/// A program that serves all three roles:
 ///
-/// let server = fcgi_core::Server::builder().listen(&"127.0.0.1:9000".parse()?)?.start()?;
-/// while let Some(mut request) = server.accept()? {
-///     let mut body = Vec::new();
-///     request.stdin().read_to_end(&mut body)?;
-///     let name = request.params().get_str("REMOTE_ADDR").unwrap_or("stranger").to_owned();
-///     write!(request.stdout(), "Content-Type: text/plain\r\n\r\nHello {name}, {} bytes.\n", body.len())?;
-///     request.finish(0)?;
+/// ```
+/// use std::io::{Read, Write};
+/// use fcgi_core::{Role, Server};
+///
+/// # let socket = std::env::temp_dir().join(format!("fcgi-doc-{}.sock", std::process::id()));
+/// # let address: fcgi_core::Address = format!("unix:{}", socket.display()).parse()?;
+/// # let server = Server::builder().listen(&address)?.start()?;
+/// # let client = std::thread::spawn(move || roles_as_a_web_server_asks_for_them(&address));
+/// # for _ in 0..3 {
+/// let Some(mut request) = server.accept()? else { return Ok(()) };
+/// let mut text = String::new();
+/// match request.role() {
+///     // The body comes in, a page goes out.
+///     Role::Responder => {
+///         request.stdin().read_to_string(&mut text)?;
+///         write!(request.stdout(), "Content-Type: text/plain\r\n\r\nYou said {text}.")?;
+///     }
+///     // 200 lets the client in; `Variable-` headers become variables of the guarded program.
+///     Role::Authorizer => write!(request.stdout(), "Status: 200 OK\r\nVariable-USER: anna\r\n\r\n")?,
+///     // A file comes in behind the body, and goes out changed.
+///     Role::Filter => {
+///         request.data().read_to_string(&mut text)?;
+///         write!(request.stdout(), "Content-Type: text/plain\r\n\r\n{}", text.to_uppercase())?;
+///     }
 /// }
+/// request.finish(0)?;
+/// # }
+/// # client.join().unwrap();
+/// # fn roles_as_a_web_server_asks_for_them(address: &fcgi_core::Address) {
+/// #     use fcgi_core::client::{Client, Event, Request};
+/// #     for (role, answer) in [(1, "You said hello."), (2, "Variable-USER: anna\r\n\r\n"), (3, "A FILE")] {
+/// #         let mut got = Vec::new();
+/// #         let request = Request { id: 1, role, keep_conn: false, params: &fcgi_core::Params::new(), stdin: &mut &b"hello"[..], data: Some(&mut &b"a file"[..]) };
+/// #         let mut client = Client::connect(address, None).unwrap();
+/// #         client.request(request, &mut |event| if let Event::Stdout(bytes) = event { got.extend_from_slice(bytes) }).unwrap();
+/// #         assert!(String::from_utf8(got).unwrap().ends_with(answer), "role {role}");
+/// #     }
+/// # }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Request {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -26,12 +27,72 @@ pub enum Scripts {
     /// One script for all requests.
     One(PathBuf),
     /// The script that `SCRIPT_FILENAME` names.
-    Named {
-        /// The directory that it must lie in; `None`: anywhere.
-        root: Option<PathBuf>,
-        /// Extensions that a script may have, without the dot; none: any.
-        extensions: Vec<OsString>,
-    },
+    Named(Named),
+}
+
+/// Scripts that requests name, and where they may lie.
+#[derive(Clone, Debug)]
+pub struct Named {
+    root: Option<PathBuf>,
+    extensions: Vec<OsString>,
+    /// Names that were found to be scripts a moment ago.
+    known: HashMap<Vec<u8>, (PathBuf, Instant)>,
+}
+
+impl Named {
+    /// Scripts below `root` (anywhere without one), with one of these extensions, given without the dot (any when there
+    /// are none).
+    pub fn new(root: Option<PathBuf>, extensions: Vec<OsString>) -> Self {
+        Self { root, extensions, known: HashMap::new() }
+    }
+
+    /// The directory that scripts must lie in.
+    pub fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
+    }
+
+    /// The extensions that scripts may have.
+    pub fn extensions(&self) -> &[OsString] {
+        &self.extensions
+    }
+
+    fn locate(&mut self, params: &mut Params) -> Result<PathBuf, NoScript> {
+        let name = params.get(b"SCRIPT_FILENAME");
+        if let Some((path, looked_at)) = name.and_then(|name| self.known.get(name))
+            && looked_at.elapsed() < BELIEVED
+        {
+            return Ok(path.clone());
+        }
+        let name = name.map(<[u8]>::to_vec);
+        let path = self.look_for(params)?;
+        // Not when the name went on behind the script: the variables must be put right for each request.
+        if let Some(name) = name.filter(|name| name == path.as_os_str().as_bytes()) {
+            if self.known.len() >= REMEMBERED {
+                self.known.clear();
+            }
+            self.known.insert(name, (path.clone(), Instant::now()));
+        }
+        Ok(path)
+    }
+
+    fn look_for(&self, params: &mut Params) -> Result<PathBuf, NoScript> {
+        let shown = params.get(b"SCRIPT_FILENAME").map_or_else(
+            || "the web server sent no SCRIPT_FILENAME (give a script, or see the server's configuration)".to_owned(),
+            |name| name.escape_ascii().to_string(),
+        );
+        let path = gateway::split_script_path(params).ok_or_else(|| NoScript::NotFound(shown.clone()))?;
+        let is_allowed = |extension| self.extensions.iter().any(|x| x == extension);
+        if !self.extensions.is_empty() && !path.extension().is_some_and(is_allowed) {
+            return Err(NoScript::Forbidden(shown, "its extension is not among those allowed (--extensions)"));
+        }
+        if let Some(root) = &self.root {
+            let root = root.canonicalize();
+            if !path.canonicalize().is_ok_and(|real| root.is_ok_and(|root| real.starts_with(root))) {
+                return Err(NoScript::Forbidden(shown, "it lies outside of the root directory (--root)"));
+            }
+        }
+        Ok(path)
+    }
 }
 
 /// Why a request has no script.
@@ -56,31 +117,16 @@ impl NoScript {
 }
 
 impl Scripts {
-    /// The script of a request. Its variables are put right where the path went on behind the script.
+    /// The script of a request. Its variables are put right where the path went on behind the script. What was found is
+    /// believed for a second.
     ///
     /// # Errors
     /// [`NoScript`].
-    pub fn locate(&self, params: &mut Params) -> Result<PathBuf, NoScript> {
-        let (root, extensions) = match self {
-            Self::One(path) => return Ok(path.clone()),
-            Self::Named { root, extensions } => (root, extensions),
-        };
-        let shown = params.get(b"SCRIPT_FILENAME").map_or_else(
-            || "the web server sent no SCRIPT_FILENAME (give a script, or see the server's configuration)".to_owned(),
-            |name| name.escape_ascii().to_string(),
-        );
-        let path = gateway::split_script_path(params).ok_or_else(|| NoScript::NotFound(shown.clone()))?;
-        if !extensions.is_empty() && !path.extension().is_some_and(|e| extensions.iter().any(|x| x == e)) {
-            return Err(NoScript::Forbidden(shown, "its extension is not among those allowed (--extensions)"));
+    pub fn locate(&mut self, params: &mut Params) -> Result<PathBuf, NoScript> {
+        match self {
+            Self::One(path) => Ok(path.clone()),
+            Self::Named(named) => named.locate(params),
         }
-        if let Some(root) = root {
-            let inside =
-                path.canonicalize().is_ok_and(|real| root.canonicalize().is_ok_and(|root| real.starts_with(root)));
-            if !inside {
-                return Err(NoScript::Forbidden(shown, "it lies outside of the root directory (--root)"));
-            }
-        }
-        Ok(path)
     }
 }
 

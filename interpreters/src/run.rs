@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use fcgi_core::http::Site;
-use fcgi_core::script::{NoScript, Scripts};
+use fcgi_core::script::{Named, NoScript, Scripts};
 use fcgi_core::{Interpreter, Listener, Request, Server, cgi, signals};
 
 use crate::front::RunnerFront;
@@ -59,7 +59,7 @@ fn cgi_script(options: &Options) -> anyhow::Result<PathBuf> {
 fn scripts_of(options: &Options, extension: &str) -> Scripts {
     let list = options.extensions.as_deref().unwrap_or(extension);
     let extensions = list.split(',').map(str::trim).filter(|e| !e.is_empty()).map(OsString::from).collect();
-    Scripts::Named { root: options.root.clone(), extensions }
+    Scripts::Named(Named::new(options.root.clone(), extensions))
 }
 
 fn scripts(language: &Language, options: &Options) -> anyhow::Result<Scripts> {
@@ -104,9 +104,10 @@ fn serve(language: &Language, options: &Options, mut listeners: Vec<Listener>) -
 fn site(scripts: Scripts) -> anyhow::Result<Site> {
     Ok(match scripts {
         Scripts::One(script) => Site::Script(script),
-        Scripts::Named { root, extensions } => {
-            Site::Directory { root: std::path::absolute(root.unwrap_or_else(|| ".".into()))?, extensions }
-        }
+        Scripts::Named(named) => Site::Directory {
+            root: std::path::absolute(named.root().unwrap_or(Path::new(".")))?,
+            extensions: named.extensions().to_vec(),
+        },
     })
 }
 
@@ -124,7 +125,7 @@ fn serve_here(language: &Language, options: &Options, listeners: Vec<Listener>) 
     let server = builder.start().context("cannot start to serve")?;
     let one = || -> anyhow::Result<()> {
         let mut interpreter = (language.interpreter)(&setup)?;
-        serve_requests(&server, &scripts, &mut *interpreter)
+        serve_requests(&server, scripts.clone(), &mut *interpreter)
     };
     if options.threads == 1 {
         return one();
@@ -143,7 +144,7 @@ fn serve_here(language: &Language, options: &Options, listeners: Vec<Listener>) 
     })
 }
 
-fn serve_requests(server: &Server, scripts: &Scripts, interpreter: &mut dyn Interpreter) -> anyhow::Result<()> {
+fn serve_requests(server: &Server, mut scripts: Scripts, interpreter: &mut dyn Interpreter) -> anyhow::Result<()> {
     while let Some(mut request) = server.accept().context("cannot serve any further")? {
         match scripts.locate(request.params_mut()) {
             Ok(script) => interpreter.serve(&script, request),

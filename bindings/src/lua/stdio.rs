@@ -26,6 +26,9 @@ pub(super) struct CookieFunctions {
 }
 
 unsafe extern "C" {
+    static mut stdin: *mut FILE;
+    static mut stdout: *mut FILE;
+    static mut stderr: *mut FILE;
     pub(super) fn fopencookie(cookie: *mut c_void, mode: *const c_char, functions: CookieFunctions) -> *mut FILE;
     fn __fpurge(file: *mut FILE);
     fn __fpending(file: *mut FILE) -> size_t;
@@ -113,6 +116,10 @@ impl Files {
             }
             ffi::lua_pop(l, 1);
             FILES.set(Some(files));
+            if !context::with(|c| c.shared_process.get()) {
+                // C code that prints (modules, Lua's own `dofile()` of standard input) uses these.
+                (stdin, stdout, stderr) = (files.stdin, files.stdout, files.stderr);
+            }
             Ok(files)
         }
     }
