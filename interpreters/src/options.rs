@@ -18,8 +18,13 @@ pub struct Options {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SCRIPT [ARGUMENT]...")]
     pub script: Vec<OsString>,
 
-    /// Serve FastCGI at this address: unix:PATH, HOST:PORT, [IPV6]:PORT, *:PORT or fd:N (repeatable)
-    #[arg(long, value_name = "ADDRESS", help_heading = "Where requests come from")]
+    /// Addresses to serve FastCGI at.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help_heading = "Where requests come from",
+        help = "Serve FastCGI at this address: unix:PATH, HOST:PORT, [IPV6]:PORT, *:PORT or fd:N (repeatable)"
+    )]
     pub listen: Vec<Address>,
 
     /// Serve HTTP/1.1 at this address, for development and small sites
