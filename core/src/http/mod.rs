@@ -1,8 +1,8 @@
 //! An HTTP/1.1 front for development and small sites: what a web server does for a FastCGI application, in one thread of
 //! the program itself.
 //!
-//! hyper speaks HTTP; each request becomes one FastCGI request on a connection of its own ([`backend`]), with all variables
-//! of RFC 3875 ([`variables`]); the CGI response becomes an HTTP response ([`head`]). Bodies stream both ways, so memory
+//! hyper speaks HTTP; each request becomes one FastCGI request on a connection of its own (`backend`), with all variables
+//! of RFC 3875 (`variables`); the CGI response becomes an HTTP response ([`head`]). Bodies stream both ways, so memory
 //! does not grow with them. A client that leaves closes the FastCGI connection, which tells the script.
 
 mod backend;
