@@ -2,7 +2,7 @@
 //! the program itself.
 //!
 //! hyper speaks HTTP; each request becomes one FastCGI request on a connection of its own (`backend`), with all variables
-//! of RFC 3875 (`variables`); the CGI response becomes an HTTP response ([`head`]). Bodies stream both ways, so memory
+//! of RFC 3875 (`variables`); the CGI response becomes an HTTP response (`head`). Bodies stream both ways, so memory
 //! does not grow with them. A client that leaves closes the FastCGI connection, which tells the script.
 
 mod backend;
