@@ -58,6 +58,21 @@ fn an_unread_body_does_not_destroy_the_answer() {
 }
 
 #[test]
+fn the_end_is_told_before_the_rest_has_come() {
+    let app = App::tcp(|_| ());
+    // The connection lingers for seconds; only a very slow machine misses that every time.
+    let told = (0..5).any(|_| {
+        let mut client = app.connect();
+        let head = Wire::new().head(1, CLOSE, &[("TEST", "partial-read"), ("READ", "0")]);
+        client.send(&head.stream(STDIN, 1, &vec![b'x'; 100_000]));
+        assert_eq!(client.answer(1).body(), b"");
+        client.expect_end();
+        app.server.connections() == 1
+    });
+    assert!(told, "a client that waits for the end has to wait until the server gives up");
+}
+
+#[test]
 fn unknown_roles_are_refused() {
     let app = App::new();
     let mut client = app.connect();

@@ -212,6 +212,20 @@ fn a_client_that_only_stops_sending_gets_its_answer() {
 }
 
 #[test]
+fn a_request_whose_body_breaks_off_is_aborted() {
+    let app = App::with(|c| c.body_buffer = 10);
+    let mut client = app.connect();
+    let head = Wire::new().head(1, KEEP, &[("TEST", "abort-wait")]);
+    client.send(&head.stream(STDIN, 1, b"more than ten bytes"));
+    app.notes.wait("it started");
+    client.half_close();
+    // It does not read: the end must be seen behind what it has left unread.
+    app.notes.wait("it aborted");
+    assert_eq!(client.answer(1).app_status, 3);
+    client.expect_end();
+}
+
+#[test]
 fn a_client_that_stops_sending_and_then_leaves_is_noticed() {
     for threads in [1, 2] {
         let app = App::threads(threads);

@@ -100,6 +100,23 @@ fn a_request_that_waits_for_a_thread_is_answered() {
 }
 
 #[test]
+fn a_request_that_nobody_has_read_yet_is_answered() {
+    let app = App::new();
+    let (mut busy, mut kept) = (app.connect(), app.connect());
+    kept.expect_alive();
+    busy.send(&Wire::new().request(1, KEEP, &[("TEST", "gate"), ("NAME", "busy")], b""));
+    app.notes.wait("busy started");
+    // The only thread is busy: this lies in its socket when the server is told to stop.
+    kept.send(&Wire::new().request(1, KEEP, &[("TEST", "hello")], b""));
+    app.server.drain();
+    app.notes.say("busy may go on");
+    busy.answer(1);
+    assert_eq!(kept.answer(1).body(), b"hello");
+    kept.expect_end();
+    app.expect_stopped();
+}
+
+#[test]
 fn a_request_that_begins_too_late_is_refused() {
     let app = App::threads(2);
     let mut client = app.connect();
