@@ -3,6 +3,7 @@
 //! * `fidelity`: every script in `scripts/` answers as under CGI, the first time and the tenth
 //! * `modes`: how the runner finds out what it is to be; errors of use
 //! * `scripts_by_name`: scripts that requests name, kept inside a root
+//! * `accept`: accept loops inside scripts, and what else the module `fcgi` offers
 //! * `changes`: scripts that change on disk, or are broken
 //! * `workers`: processes, threads, signals, stopping
 //! * `constrained`: hosts that allow one process and no thread
@@ -14,6 +15,7 @@
 
 mod support;
 
+mod accept;
 mod changes;
 mod command;
 mod constrained;

@@ -13,6 +13,7 @@
 //! | `process` | environment and child processes |
 //! | `functions` | library functions that must know about requests |
 //! | `ends` | how a script ends itself |
+//! | `module` | the module `fcgi` that scripts can require |
 //! | `isolation` | put back what a script changed |
 //! | `pristine` | whether there is anything to put back |
 //! | `modules` | what stays loaded, and what that means for the next request |

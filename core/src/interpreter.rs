@@ -1,12 +1,95 @@
-//! The seam to a language.
+//! The seam to a language, and where a language gets its requests from.
 
-use std::path::Path;
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::request::Request;
+use crate::script::{NoScript, Scripts};
+use crate::server::Server;
 
 /// One interpreter, which lives in one thread and serves one request after the other.
 pub trait Interpreter {
     /// Runs a script for a request and finishes the request. Whatever the script did must not be seen by the next one;
     /// whatever goes wrong is said on the request's error stream and by its exit status.
-    fn serve(&mut self, script: &Path, request: Request);
+    ///
+    /// A script may ask for `more` requests itself: an accept loop inside a script and the runner's own are the same.
+    fn serve(&mut self, script: &Path, request: Request, more: &Rc<RefCell<Requests>>);
+}
+
+/// The requests of a server, each with its script.
+#[derive(Debug)]
+pub struct Requests {
+    server: Arc<Server>,
+    scripts: Scripts,
+    /// Came while a script looped that was not meant.
+    put_back: Option<(PathBuf, Request)>,
+}
+
+impl Requests {
+    /// All requests of a server.
+    pub fn new(server: Arc<Server>, scripts: Scripts) -> Self {
+        Self { server, scripts, put_back: None }
+    }
+
+    /// The next request and its script; requests without one are answered on the way. `None` when the server stops.
+    ///
+    /// # Errors
+    /// As for [`Server::accept`].
+    pub fn accept(&mut self) -> io::Result<Option<(PathBuf, Request)>> {
+        if let Some(next) = self.put_back.take() {
+            return Ok(Some(next));
+        }
+        while let Some(mut request) = self.server.accept()? {
+            match self.scripts.locate(request.params_mut()) {
+                Ok(script) => return Ok(Some((script, request))),
+                Err(why) => refuse(request, &why),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next request for a script that loops. `None` when the server stops, and when a request for another script has
+    /// come: it is what [`accept`](Self::accept) gives then.
+    ///
+    /// # Errors
+    /// As for [`Server::accept`].
+    pub fn accept_for(&mut self, script: &Path) -> io::Result<Option<Request>> {
+        match self.accept()? {
+            Some((named, request)) if named == script => Ok(Some(request)),
+            other => {
+                self.put_back = other;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Puts a request back that a script does not want after all.
+    pub fn put_back(&mut self, script: PathBuf, request: Request) {
+        self.put_back = Some((script, request));
+    }
+}
+
+/// Serves all requests of a server by one interpreter, in the calling thread, until the server stops.
+///
+/// # Errors
+/// As for [`Server::accept`].
+pub fn serve_all(interpreter: &mut dyn Interpreter, requests: Requests) -> io::Result<()> {
+    let requests = Rc::new(RefCell::new(requests));
+    loop {
+        let next = requests.borrow_mut().accept()?;
+        let Some((script, request)) = next else { return Ok(()) };
+        interpreter.serve(&script, request, &requests);
+    }
+}
+
+fn refuse(mut request: Request, why: &NoScript) {
+    tracing::warn!("{why}");
+    let status = why.status();
+    // A client that has gone needs no answer.
+    let _ = writeln!(request.stderr(), "{why}");
+    let _ = write!(request.stdout(), "Status: {status}\r\nContent-Type: text/plain\r\n\r\n{status}\n");
+    let _ = request.finish(0);
 }

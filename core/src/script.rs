@@ -153,6 +153,35 @@ struct Version {
     changed: (i64, i64),
 }
 
+/// Watches whether a file stays as it is, looking at it once a second at most.
+#[derive(Debug)]
+pub struct Watch {
+    path: PathBuf,
+    version: Option<Version>,
+    looked_at: Instant,
+}
+
+impl Watch {
+    /// Watches a file from now on.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), version: look_at(path).ok(), looked_at: Instant::now() }
+    }
+
+    /// Whether the file has changed, or has gone.
+    pub fn has_changed(&mut self) -> bool {
+        if self.looked_at.elapsed() < BELIEVED {
+            return false;
+        }
+        self.looked_at = Instant::now();
+        look_at(&self.path).ok() != self.version
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl From<&Metadata> for Version {
     fn from(meta: &Metadata) -> Self {
         Self {

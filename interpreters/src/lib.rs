@@ -51,6 +51,7 @@ const USAGE: u8 = 2;
 pub fn main(language: &Language) -> ExitCode {
     let command = Options::command()
         .name(language.program)
+        .override_usage(format!("{} [OPTION]... [SCRIPT [ARGUMENT]...]", language.program))
         .about(format!("Runs {} scripts: under FastCGI, as CGI, or like the plain interpreter", language.name))
         .after_help(options::examples(language));
     let options = match command.try_get_matches().and_then(|m| Options::from_arg_matches(&m)) {

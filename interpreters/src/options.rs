@@ -15,7 +15,7 @@ use crate::Language;
 #[command(version, disable_help_flag = true, disable_version_flag = true, max_term_width = 100)]
 pub struct Options {
     /// The script, and its arguments. Without a script, each request names its own in SCRIPT_FILENAME.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SCRIPT [ARGUMENT]...")]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SCRIPT [ARGUMENT]")]
     pub script: Vec<OsString>,
 
     /// Addresses to serve FastCGI at.

@@ -2,12 +2,14 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use fcgi_core::http::Site;
-use fcgi_core::script::{Named, NoScript, Scripts};
-use fcgi_core::{Interpreter, Listener, Request, Server, cgi, signals};
+use fcgi_core::interpreter::{Requests, serve_all};
+use fcgi_core::script::{Named, Scripts};
+use fcgi_core::{Listener, Server, cgi, signals};
 
 use crate::front::RunnerFront;
 use crate::mode::{self, Mode};
@@ -122,10 +124,11 @@ fn serve_here(language: &Language, options: &Options, listeners: Vec<Listener>) 
     for listener in listeners {
         builder = builder.listener(listener);
     }
-    let server = builder.start().context("cannot start to serve")?;
+    let server = Arc::new(builder.start().context("cannot start to serve")?);
     let one = || -> anyhow::Result<()> {
         let mut interpreter = (language.interpreter)(&setup)?;
-        serve_requests(&server, scripts.clone(), &mut *interpreter)
+        let requests = Requests::new(server.clone(), scripts.clone());
+        serve_all(&mut *interpreter, requests).context("cannot serve any further")
     };
     if options.threads == 1 {
         return one();
@@ -142,24 +145,4 @@ fn serve_here(language: &Language, options: &Options, listeners: Vec<Listener>) 
             .context("cannot start a thread")?;
         threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| bail!("an interpreter's thread panicked")))
     })
-}
-
-fn serve_requests(server: &Server, mut scripts: Scripts, interpreter: &mut dyn Interpreter) -> anyhow::Result<()> {
-    while let Some(mut request) = server.accept().context("cannot serve any further")? {
-        match scripts.locate(request.params_mut()) {
-            Ok(script) => interpreter.serve(&script, request),
-            Err(why) => refuse(request, &why),
-        }
-    }
-    Ok(())
-}
-
-fn refuse(mut request: Request, why: &NoScript) {
-    use std::io::Write;
-    tracing::warn!("{why}");
-    let status = why.status();
-    // A client that has gone needs no answer.
-    let _ = writeln!(request.stderr(), "{why}");
-    let _ = write!(request.stdout(), "Status: {status}\r\nContent-Type: text/plain\r\n\r\n{status}\n");
-    let _ = request.finish(0);
 }

@@ -3,7 +3,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::rc::Rc;
 
+use fcgi_core::interpreter::Requests;
+use fcgi_core::script::Watch;
 use fcgi_core::{Request, child::Streams};
 use mlua::lua_CFunction;
 
@@ -80,6 +84,22 @@ pub(super) struct Context {
     pub(super) warning_continues: Cell<bool>,
     /// Other interpreters run in this process.
     pub(super) shared_process: Cell<bool>,
+    /// A C module was loaded: it may change what only the system knows.
+    pub(super) native: Cell<bool>,
+    /// The script that runs, and where more requests for it come from.
+    pub(super) accept: RefCell<Option<Accept>>,
+    /// The exit status of the request, unless the script ends otherwise.
+    pub(super) status: Cell<u32>,
+    /// `accept` has been called: it has given the request that the script was started for.
+    pub(super) accepted: Cell<bool>,
+}
+
+/// What an accept loop needs.
+pub(super) struct Accept {
+    pub(super) script: PathBuf,
+    /// Watches the script once it loops.
+    pub(super) watch: Option<Watch>,
+    pub(super) requests: Rc<RefCell<Requests>>,
 }
 
 thread_local! {
@@ -135,8 +155,25 @@ impl Context {
         value.map(found).is_some()
     }
 
+    /// Ends the request: what its children still say is taken, an empty answer gets a page, all is sent. `details` go on
+    /// that page.
+    pub(super) fn finish(&self, status: u32, details: &[u8]) {
+        let Some(mut request) = self.request.take() else { return };
+        if let Some(children) = self.children.take() {
+            children.finish(&mut request);
+        }
+        if request.written() == 0 && !request.is_finished() {
+            // A client that has gone needs no answer.
+            let _ = request.stdout().write_all(&error_page(details));
+        }
+        let _ = request.finish(status);
+    }
+
     /// Forgets what belongs to one request.
     pub(super) fn reset(&self) {
+        self.status.set(0);
+        self.accepted.set(false);
+        self.accept.take();
         self.exit.set(None);
         self.handlers.set(0);
         self.no_memory.set(0);
@@ -145,6 +182,13 @@ impl Context {
         self.warning_continues.set(false);
         self.requests.set(self.requests.get() + 1);
     }
+}
+
+/// What a client gets when a script fails before it said anything.
+fn error_page(details: &[u8]) -> Vec<u8> {
+    let head = "Status: 500 Internal Server Error\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n";
+    let text = "500 Internal Server Error\n";
+    [head.as_bytes(), text.as_bytes(), if details.is_empty() { b"" } else { b"\n" }, details].concat()
 }
 
 /// Whether a variable is one that web servers set, though this request may lack it.

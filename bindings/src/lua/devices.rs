@@ -60,7 +60,18 @@ unsafe fn push_device(l: *mut lua_State) -> bool {
             return false;
         }
         let path = CStr::from_ptr(ffi::lua_tostring(l, 1)).to_bytes();
-        let (Some(device), Some(close)) = (device(path), CLOSE.get()) else { return false };
+        device(path).is_some_and(|device| push_file(l, device))
+    }
+}
+
+/// Puts a file on the stack that reads from or writes to a device; whether there was memory for it.
+///
+/// # Safety
+/// `l` is a Lua state of this thread, with some stack to spare.
+pub(super) unsafe fn push_file(l: *mut lua_State, device: Device) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        let Some(close) = CLOSE.get() else { return false };
         let stream = ffi::lua_newuserdatauv(l, size_of::<LuaStream>(), 0).cast::<LuaStream>();
         stream.write(LuaStream { file: std::ptr::null_mut(), close: None });
         ffi::luaL_setmetatable(l, FILE_HANDLE.as_ptr());

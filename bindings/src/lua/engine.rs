@@ -1,21 +1,25 @@
 //! The interpreter of one thread: started once, then one script run after another.
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, OsString, c_int};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::rc::Rc;
 
 use anyhow::Context as _;
+use fcgi_core::interpreter::Requests;
 use fcgi_core::script::Cache;
 use fcgi_core::{Interpreter, Request};
 use mlua::ffi::{self, lua_State};
 use mlua::{Lua, LuaOptions, StdLib};
 
+use super::context::{self, Accept};
+use super::functions;
 use super::isolation::Baseline;
 use super::stdio::Files;
-use super::{context, functions};
 
 /// How scripts are run.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +42,8 @@ pub struct Engine {
     baseline: Baseline,
     scripts: Cache<Function>,
     directory: Option<PathBuf>,
+    /// The umask that the process was started with.
+    umask: libc::mode_t,
     /// The script that `arg` names.
     named: Option<PathBuf>,
     /// Owns the state that `l` points to; the last to be dropped.
@@ -77,12 +83,23 @@ impl Engine {
         // SAFETY: as above; the collector is set as `lua` sets it.
         let baseline = unsafe {
             functions::install(l);
+            super::module::install(l);
             set_arguments(l, &options, Path::new(""));
             ffi::lua_gc(l, ffi::LUA_GCRESTART);
             ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
             Baseline::take(l)
         };
-        Ok(Self { l, options, files, baseline, scripts: Cache::default(), directory: None, named: None, _lua: lua })
+        Ok(Self {
+            l,
+            options,
+            files,
+            baseline,
+            scripts: Cache::default(),
+            directory: None,
+            umask: umask(),
+            named: None,
+            _lua: lua,
+        })
     }
 
     fn run(&mut self, script: &Path) -> Ended {
@@ -117,7 +134,7 @@ impl Engine {
         match message {
             Some(message) => self.failed(&message),
             None if status != ffi::LUA_OK => self.failed(b"(error object is not a string)"),
-            None => Ended { status: 0, error: None },
+            None => Ended { status: context::with(|c| c.status.get()), error: None },
         }
     }
 
@@ -169,40 +186,25 @@ impl Engine {
     }
 }
 
-/// What a client gets when a script fails before it said anything.
-fn error_page(details: &[u8]) -> Vec<u8> {
-    let head = "Status: 500 Internal Server Error\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n";
-    let text = "500 Internal Server Error\n";
-    [head.as_bytes(), text.as_bytes(), if details.is_empty() { b"" } else { b"\n" }, details].concat()
-}
-
 impl Interpreter for Engine {
-    fn serve(&mut self, script: &Path, request: Request) {
-        context::with(|c| *c.request.borrow_mut() = Some(request));
+    fn serve(&mut self, script: &Path, request: Request, more: &Rc<RefCell<Requests>>) {
+        context::with(|c| {
+            *c.request.borrow_mut() = Some(request);
+            *c.accept.borrow_mut() = Some(Accept { script: script.to_owned(), watch: None, requests: more.clone() });
+        });
         let ended = self.run(script);
         let quick = context::with(|c| c.exit.get()).is_some_and(|exit| !exit.close);
-        if quick {
-            // The process would end without finalizers; what they say is not heard.
-            self.files.flush();
-        } else {
+        if !quick {
             if let Some(error) = &ended.error {
                 context::with(|c| c.request(|request| request.stderr().write_all(error).is_ok()));
             }
             self.collect();
-            self.files.flush();
         }
-        let request = context::with(|c| c.request.take());
-        if let Some(mut request) = request {
-            if let Some(children) = context::with(|c| c.children.take()) {
-                children.finish(&mut request);
-            }
-            if request.written() == 0 && !request.is_finished() {
-                let details = ended.error.as_deref().filter(|_| self.options.display_errors).unwrap_or_default();
-                let _ = request.stdout().write_all(&error_page(details));
-            }
-            let _ = request.finish(ended.status);
-        }
+        self.files.flush();
+        let details = ended.error.as_deref().filter(|_| self.options.display_errors).unwrap_or_default();
+        context::with(|c| c.finish(ended.status, details));
         if quick {
+            // The process would have ended without finalizers; what they say is not heard.
             self.collect();
         }
         self.restore();
@@ -213,6 +215,12 @@ impl Interpreter for Engine {
                 Ok(files) => self.files = files,
                 Err(e) => tracing::error!("cannot make the standard streams anew: {e}"),
             }
+        }
+        if context::with(|c| c.native.get()) {
+            // C code can change what Lua cannot.
+            self.directory = None;
+            // SAFETY: this cannot fail.
+            unsafe { libc::umask(self.umask) };
         }
         context::with(context::Context::reset);
     }
@@ -245,6 +253,16 @@ fn search_system_directories(lua: &Lua) -> mlua::Result<()> {
         "/usr/local/lib/lua/5.4/loadall.so;./?.so",
         &format!("/usr/lib/{arch}-linux-gnu/lua/5.4/?.so;/usr/lib/lua/5.4/?.so;"),
     )
+}
+
+/// The umask, which can only be asked for by setting it.
+fn umask() -> libc::mode_t {
+    // SAFETY: neither call can fail; the interpreter's thread has an umask of its own, or is the only one.
+    unsafe {
+        let umask = libc::umask(0o077);
+        libc::umask(umask);
+        umask
+    }
 }
 
 fn compile(l: *mut lua_State, path: &Path) -> Result<Function, Vec<u8>> {

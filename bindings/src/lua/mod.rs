@@ -31,6 +31,7 @@ mod ends;
 mod engine;
 mod functions;
 mod isolation;
+mod module;
 mod modules;
 mod plain;
 mod pristine;

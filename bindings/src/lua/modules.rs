@@ -155,6 +155,9 @@ unsafe fn warn_of_descriptors(l: *mut lua_State, origin: c_int) {
         ffi::lua_type(l, origin) == ffi::LUA_TSTRING
             && std::ffi::CStr::from_ptr(ffi::lua_tostring(l, origin)).to_bytes().ends_with(b".so")
     };
+    if is_native {
+        context::with(|c| c.native.set(true));
+    }
     if is_native && context::with(|c| c.shared_process.get()) {
         SAID.call_once(|| {
             tracing::warn!(

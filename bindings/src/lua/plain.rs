@@ -21,6 +21,7 @@ pub fn run(script: &Path, options: &Options) -> anyhow::Result<u8> {
     // SAFETY: the functions are called as for requests, on a fresh state that is used by this thread only.
     let message = unsafe {
         ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
+        super::module::install(l);
         engine::set_arguments(l, options, script);
         ffi::lua_pushcfunction(l, engine::call_script);
         if ffi::luaL_loadfilex(l, name.as_ptr(), ptr::null()) == ffi::LUA_OK {

@@ -149,6 +149,8 @@ pub(super) enum Device {
     Stdin,
     Stdout,
     Stderr,
+    /// The file that a Filter transforms.
+    Data,
 }
 
 /// A further C stream on one of the request's streams.
@@ -160,6 +162,7 @@ pub(super) fn open_device(device: Device) -> io::Result<*mut FILE> {
     unsafe {
         match device {
             Device::Stdin => open(c"r", Some(read_stdin), None),
+            Device::Data => open(c"r", Some(read_data), None),
             Device::Stdout => open(c"w", None, Some(write_stdout)),
             Device::Stderr => open(c"w", None, Some(write_stderr)),
         }
@@ -222,6 +225,20 @@ pub(super) fn flush_all() {
     }
 }
 
+/// Writes out what the script has left in its output buffer.
+pub(super) fn flush_stdout() {
+    if let Some(files) = FILES.get() {
+        files.flush();
+    }
+}
+
+/// Makes the streams as good as new for the next request of an accept loop.
+pub(super) fn renew() {
+    if let Some(files) = FILES.get() {
+        files.reset();
+    }
+}
+
 fn after_write(result: &io::Result<()>) -> bool {
     if result.is_err() {
         set_errno(libc::EPIPE);
@@ -244,6 +261,14 @@ unsafe extern "C" fn read_stdin(_: *mut c_void, buf: *mut c_char, size: size_t) 
         // An upload that broke off ends the stream, as it ends a CGI program's pipe.
         Err(_) => 0,
     }
+}
+
+unsafe extern "C" fn read_data(_: *mut c_void, buf: *mut c_char, size: size_t) -> ssize_t {
+    use std::io::Read;
+    // SAFETY: the C library gives a buffer of this size.
+    let buf = unsafe { std::slice::from_raw_parts_mut(buf.cast::<u8>(), size) };
+    let count = context::with(|c| c.request(|request| request.data().read(buf)));
+    count.and_then(Result::ok).map_or(0, |count| count as ssize_t)
 }
 
 unsafe extern "C" fn write_stdout(_: *mut c_void, bytes: *const c_char, size: size_t) -> ssize_t {

@@ -1,0 +1,8 @@
+print("Content-Type: text/plain\n")
+local json, lfs = require("cjson"), require("lfs")
+print(json.encode({1, "two", {three = 3}}), json.decode("[1,2]")[2])
+print(lfs.currentdir():match("[^/]*$"))
+io.stdout:flush()
+os.execute("pwd | sed 's,.*/,,'; umask")
+lfs.chdir("/")
+print(lfs.currentdir())
