@@ -4,6 +4,7 @@
 //! * `modes`: how the runner finds out what it is to be; errors of use
 //! * `scripts_by_name`: scripts that requests name, kept inside a root
 //! * `accept`: accept loops inside scripts, and what else the module `fcgi` offers
+//! * `command_line`: the command line of `lua`, beside the real one
 //! * `changes`: scripts that change on disk, or are broken
 //! * `workers`: processes, threads, signals, stopping
 //! * `constrained`: hosts that allow one process and no thread
@@ -18,6 +19,7 @@ mod support;
 mod accept;
 mod changes;
 mod command;
+mod command_line;
 mod constrained;
 mod examples;
 mod fidelity;

@@ -146,6 +146,7 @@ fn wrong_use_is_one_clear_line() {
     let file = directory.file("file", "x").display().to_string();
     for (arguments, says) in [
         (&["--no-such-option"][..], "--no-such-option"),
+        (&["--listen", &directory.socket("new"), "-x", &script], "unrecognized option '-x'"),
         (&["--listen", "nonsense:port", &script], "is no address"),
         (&["--listen", &live, &script], "in use by a running server"),
         (&["--listen", &format!("unix:{file}"), &script], "not a socket"),

@@ -17,6 +17,7 @@
 //! | `isolation` | put back what a script changed |
 //! | `pristine` | whether there is anything to put back |
 //! | `modules` | what stays loaded, and what that means for the next request |
+//! | `command_line`, `repl` | the interpreter's own options, its prompt |
 //! | `plain` | the interpreter as it is without requests: on a terminal, under CGI |
 
 #[cfg(feature = "lua")]

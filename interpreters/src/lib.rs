@@ -3,6 +3,7 @@
 //! A runner is [`main`] with its language: options -> mode -> run -> exit status.
 
 mod front;
+mod line;
 mod log;
 mod mode;
 mod options;
@@ -10,11 +11,11 @@ mod run;
 mod workers;
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 
+use line::Line;
 pub use options::Options;
 
 /// What a language gives to its runner.
@@ -27,8 +28,10 @@ pub struct Language {
     pub extension: &'static str,
     /// Makes an interpreter for the calling thread.
     pub interpreter: fn(&Setup) -> anyhow::Result<Box<dyn fcgi_core::Interpreter>>,
-    /// Runs a script as the language's own interpreter does; gives the exit status.
-    pub plain: fn(&Path, &Setup) -> anyhow::Result<u8>,
+    /// The interpreter's own options that take a value, by their letters.
+    pub valued: &'static str,
+    /// Does what the language's own interpreter does with its command line; gives the exit status.
+    pub plain: fn(&Setup) -> anyhow::Result<u8>,
 }
 
 /// What an interpreter must know to be made.
@@ -36,6 +39,14 @@ pub struct Language {
 pub struct Setup {
     /// The name that the program was called by.
     pub program: OsString,
+    /// The whole command line.
+    pub command_line: Vec<OsString>,
+    /// The interpreter's own options.
+    pub own: Vec<OsString>,
+    /// Whether `--` ended the options.
+    pub own_ended: bool,
+    /// The script.
+    pub script: Option<OsString>,
     /// Arguments of the script.
     pub arguments: Vec<OsString>,
     /// Error pages tell what went wrong.
@@ -54,7 +65,8 @@ pub fn main(language: &Language) -> ExitCode {
         .override_usage(format!("{} [OPTION]... [SCRIPT [ARGUMENT]...]", language.program))
         .about(format!("Runs {} scripts: under FastCGI, as CGI, or like the plain interpreter", language.name))
         .after_help(options::examples(language));
-    let options = match command.try_get_matches().and_then(|m| Options::from_arg_matches(&m)) {
+    let line = Line::split(std::env::args_os().collect(), language.valued, &command);
+    let options = match command.try_get_matches_from(&line.runner).and_then(|m| Options::from_arg_matches(&m)) {
         Ok(options) => options,
         Err(e) if e.use_stderr() => {
             let text = e.render().to_string();
@@ -68,13 +80,8 @@ pub fn main(language: &Language) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    // What follows the script is the script's, so the parser takes what it does not know for a script.
-    if let Some(first) = options.script.first().filter(|s| s.len() > 1 && s.as_encoded_bytes().starts_with(b"-")) {
-        eprintln!("{}: unknown option '{}' (--help tells more)", language.program, first.display());
-        return ExitCode::from(USAGE);
-    }
     log::start(&options);
-    match run::run(language, &options) {
+    match run::run(language, &options, line) {
         Ok(status) => ExitCode::from(status),
         Err(e) => {
             eprintln!("{}: {e:#}", language.program);

@@ -1,6 +1,5 @@
 //! The command line, the same for every language. Long options are the runner's; short ones stay the interpreter's own.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,10 +13,6 @@ use crate::Language;
 #[derive(Clone, Debug, Parser)]
 #[command(version, disable_help_flag = true, disable_version_flag = true, max_term_width = 100)]
 pub struct Options {
-    /// The script, and its arguments. Without a script, each request names its own in SCRIPT_FILENAME.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SCRIPT [ARGUMENT]")]
-    pub script: Vec<OsString>,
-
     /// Addresses to serve FastCGI at.
     #[arg(
         long,

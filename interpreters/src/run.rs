@@ -12,48 +12,56 @@ use fcgi_core::script::{Named, Scripts};
 use fcgi_core::{Listener, Server, cgi, signals};
 
 use crate::front::RunnerFront;
+use crate::line::Line;
 use crate::mode::{self, Mode};
 use crate::{Language, Options, Setup, workers};
+
+/// What was asked for, and by whom.
+struct Order<'a> {
+    language: &'a Language,
+    options: &'a Options,
+    line: Line,
+}
 
 /// Does what the command line and the surroundings ask for; gives the exit status.
 ///
 /// # Errors
 /// What the user must mend.
-pub(crate) fn run(language: &Language, options: &Options) -> anyhow::Result<u8> {
+pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow::Result<u8> {
+    let mut order = Order { language, options, line };
     match mode::find(options)? {
-        Mode::Serve(listeners) => serve(language, options, listeners).map(|()| 0),
+        Mode::Serve(listeners) => serve(&order, listeners).map(|()| 0),
         Mode::Worker(listeners) => {
             // A worker without its parent would hold the sockets for ever.
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
-            serve_here(language, options, listeners).map(|()| 0)
+            serve_here(&order, listeners).map(|()| 0)
         }
         Mode::Cgi => {
-            let script = cgi_script(options)?;
-            (language.plain)(&script, &setup(language, options))
+            if order.line.script.is_none() && order.line.own.is_empty() {
+                order.line.script = Some(cgi_script(options)?.into());
+            }
+            (language.plain)(&setup(&order))
         }
-        Mode::Plain => {
-            let Some(script) = options.script.first() else {
-                bail!("give a script, or --listen or --http to serve scripts (--help tells more)");
-            };
-            (language.plain)(Path::new(script), &setup(language, options))
-        }
+        Mode::Plain => (language.plain)(&setup(&order)),
     }
 }
 
-fn setup(language: &Language, options: &Options) -> Setup {
+fn setup(order: &Order<'_>) -> Setup {
+    let Order { language, options, line } = order;
     Setup {
-        program: std::env::args_os().next().unwrap_or_else(|| OsString::from(language.program)),
-        arguments: options.script.iter().skip(1).cloned().collect(),
+        program: line.whole.first().cloned().unwrap_or_else(|| OsString::from(language.program)),
+        command_line: line.whole.clone(),
+        own: line.own.clone(),
+        own_ended: line.ended,
+        script: line.script.clone(),
+        arguments: line.arguments.clone(),
         display_errors: options.display_errors,
         shared_process: options.threads > 1,
     }
 }
 
-/// The script of a CGI program: given, or named by a web server that calls this program as a handler.
+/// The script of a CGI program that a web server calls as a handler.
 fn cgi_script(options: &Options) -> anyhow::Result<PathBuf> {
-    if let Some(script) = options.script.first() {
-        return Ok(script.into());
-    }
     let mut params = cgi::request_variables();
     scripts_of(options, "").locate(&mut params).context("as a CGI program")
 }
@@ -64,13 +72,14 @@ fn scripts_of(options: &Options, extension: &str) -> Scripts {
     Scripts::Named(Named::new(options.root.clone(), extensions))
 }
 
-fn scripts(language: &Language, options: &Options) -> anyhow::Result<Scripts> {
+fn scripts(order: &Order<'_>) -> anyhow::Result<Scripts> {
+    let Order { language, options, line } = order;
     if let Some(root) = &options.root
         && !root.is_dir()
     {
         bail!("{} is not a directory (--root)", root.display());
     }
-    let Some(script) = options.script.first() else { return Ok(scripts_of(options, language.extension)) };
+    let Some(script) = &line.script else { return Ok(scripts_of(options, language.extension)) };
     let shown = Path::new(script).display();
     std::fs::File::open(script).with_context(|| format!("cannot open {shown}"))?;
     if Path::new(script).is_dir() {
@@ -80,8 +89,9 @@ fn scripts(language: &Language, options: &Options) -> anyhow::Result<Scripts> {
 }
 
 /// Serves with a parent and workers, or in this process alone; with the HTTP front before them, if it is wanted.
-fn serve(language: &Language, options: &Options, mut listeners: Vec<Listener>) -> anyhow::Result<()> {
-    let scripts = scripts(language, options)?;
+fn serve(order: &Order<'_>, mut listeners: Vec<Listener>) -> anyhow::Result<()> {
+    let options = order.options;
+    let scripts = scripts(order)?;
     options.allow_list()?;
     for listener in &listeners {
         tracing::info!("listening on {}", listener.address());
@@ -94,7 +104,7 @@ fn serve(language: &Language, options: &Options, mut listeners: Vec<Listener>) -
     }
     let result = match options.workers {
         Some(count) => workers::supervise(listeners, count, Duration::from_secs(options.shutdown_timeout)),
-        None => serve_here(language, options, listeners),
+        None => serve_here(order, listeners),
     };
     if let Some(front) = front {
         front.stop();
@@ -114,9 +124,10 @@ fn site(scripts: Scripts) -> anyhow::Result<Site> {
 }
 
 /// Serves in this process, with one interpreter for each thread.
-fn serve_here(language: &Language, options: &Options, listeners: Vec<Listener>) -> anyhow::Result<()> {
-    let scripts = scripts(language, options)?;
-    let setup = setup(language, options);
+fn serve_here(order: &Order<'_>, listeners: Vec<Listener>) -> anyhow::Result<()> {
+    let Order { language, options, .. } = order;
+    let scripts = scripts(order)?;
+    let setup = setup(order);
     let mut builder = Server::builder()
         .allow(options.allow_list()?)
         .config(options.server_config())

@@ -16,6 +16,7 @@ use fcgi_core::{Interpreter, Request};
 use mlua::ffi::{self, lua_State};
 use mlua::{Lua, LuaOptions, StdLib};
 
+use super::command_line::{CommandLine, Step};
 use super::context::{self, Accept};
 use super::functions;
 use super::isolation::Baseline;
@@ -26,6 +27,14 @@ use super::stdio::Files;
 pub struct Options {
     /// The name that stands before error messages and in `arg[-1]`: that of the program.
     pub program: OsString,
+    /// The whole command line, for `arg`.
+    pub command_line: Vec<OsString>,
+    /// Options of `lua` itself, such as `-e` and its chunk.
+    pub own: Vec<OsString>,
+    /// Whether `--` ended the options.
+    pub own_ended: bool,
+    /// The script; `-` is standard input.
+    pub script: Option<OsString>,
     /// Arguments of the script.
     pub arguments: Vec<OsString>,
     /// Error pages tell what went wrong.
@@ -42,6 +51,8 @@ pub struct Engine {
     baseline: Baseline,
     scripts: Cache<Function>,
     directory: Option<PathBuf>,
+    /// What runs before each script.
+    prelude: Vec<Step>,
     /// The umask that the process was started with.
     umask: libc::mode_t,
     /// The script that `arg` names.
@@ -76,7 +87,8 @@ impl Engine {
     /// # Errors
     /// When the system has no memory for it.
     pub fn new(options: Options) -> anyhow::Result<Self> {
-        let (lua, l) = new_state()?;
+        let line = CommandLine::parse(&options.own).map_err(|wrong| anyhow::anyhow!("{wrong} (--help tells more)"))?;
+        let (lua, l) = new_state(line.ignore_environment)?;
         context::with(|c| c.shared_process.set(options.shared_process));
         // SAFETY: all libraries are open, and the state stays in this thread: `Engine` is not `Send`.
         let files = unsafe { Files::install(l) }.context("cannot make the standard streams")?;
@@ -96,6 +108,7 @@ impl Engine {
             baseline,
             scripts: Cache::default(),
             directory: None,
+            prelude: line.prelude,
             umask: umask(),
             named: None,
             _lua: lua,
@@ -111,6 +124,10 @@ impl Engine {
             Ok(function) => function.reference,
             Err(message) => return self.failed(&message),
         };
+        // SAFETY: as below.
+        if let Some(message) = unsafe { self.run_prelude() } {
+            return self.failed(&message);
+        }
         // SAFETY: the function is one of this state; `call_script` is called in protected mode, as `lua` does.
         let (status, message) = unsafe {
             if self.named.as_deref() != Some(script) {
@@ -136,6 +153,29 @@ impl Engine {
             None if status != ffi::LUA_OK => self.failed(b"(error object is not a string)"),
             None => Ended { status: context::with(|c| c.status.get()), error: None },
         }
+    }
+
+    /// Runs what the command line and `LUA_INIT` want before the script; gives the message when that fails.
+    unsafe fn run_prelude(&self) -> Option<Vec<u8>> {
+        unsafe extern "C-unwind" fn run(l: *mut lua_State) -> c_int {
+            // SAFETY: the argument is a step, which outlives the call.
+            unsafe {
+                let step = &*ffi::lua_touserdata(l, 1).cast::<Step>();
+                if step.run(l) == ffi::LUA_OK {
+                    ffi::lua_pushnil(l);
+                }
+                1
+            }
+        }
+        self.prelude.iter().find_map(|step| {
+            // SAFETY: the step runs in a C function's frame, in protected mode.
+            unsafe {
+                ffi::lua_pushcfunction(self.l, run);
+                ffi::lua_pushlightuserdata(self.l, ptr::from_ref(step).cast_mut().cast());
+                ffi::lua_pcall(self.l, 1, 1, 0);
+                take_message(self.l)
+            }
+        })
     }
 
     fn failed(&self, message: &[u8]) -> Ended {
@@ -227,14 +267,20 @@ impl Interpreter for Engine {
 }
 
 /// A Lua state with all libraries, able to load C modules; and the pointer to it, which is good as long as its owner.
-pub(super) fn new_state() -> anyhow::Result<(Lua, *mut lua_State)> {
+/// With `ignore_environment`, `LUA_PATH` and `LUA_CPATH` mean nothing.
+pub(super) fn new_state(ignore_environment: bool) -> anyhow::Result<(Lua, *mut lua_State)> {
+    let fails = |e: mlua::Error| anyhow::anyhow!("cannot start Lua: {e}");
     // Other options would replace `pcall` by one that coroutines cannot yield across.
     // SAFETY: scripts are trusted with what `lua` trusts them with.
-    let lua = unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::new()) };
+    let lua = unsafe { Lua::unsafe_new_with(StdLib::NONE, LuaOptions::new()) };
+    if ignore_environment {
+        lua.set_named_registry_value("LUA_NOENV", true).map_err(fails)?;
+    }
+    lua.load_std_libs(StdLib::ALL).map_err(fails)?;
     search_system_directories(&lua).map_err(|e| anyhow::anyhow!("cannot set package.path: {e}"))?;
     // SAFETY: one value is pushed, as promised.
     let pointer = unsafe { lua.exec_raw::<mlua::LightUserData>((), |l| ffi::lua_pushlightuserdata(l, l.cast())) };
-    let pointer = pointer.map_err(|e| anyhow::anyhow!("cannot start Lua: {e}"))?;
+    let pointer = pointer.map_err(fails)?;
     Ok((lua, pointer.0.cast()))
 }
 
@@ -303,6 +349,25 @@ pub(super) unsafe fn set_arguments(l: *mut lua_State, options: &Options, script:
     }
 }
 
+/// Sets the global `arg` as `lua` does: the script at 0, what stands behind it from 1 on, what stands before it below 0.
+///
+/// # Safety
+/// `l` is a Lua state of this thread.
+pub(super) unsafe fn set_command_line(l: *mut lua_State, options: &Options) {
+    let line = &options.command_line;
+    let behind = options.arguments.len() + usize::from(options.script.is_some());
+    let script = if options.script.is_some() { line.len().saturating_sub(behind) } else { 0 };
+    // SAFETY: the caller's promise; plain stack operations.
+    unsafe {
+        ffi::lua_createtable(l, options.arguments.len() as c_int, script as c_int + 1);
+        for (at, text) in line.iter().enumerate() {
+            ffi::lua_pushlstring(l, text.as_bytes().as_ptr().cast(), text.len());
+            ffi::lua_rawseti(l, -2, at as i64 - script as i64);
+        }
+        ffi::lua_setglobal(l, c"arg".as_ptr());
+    }
+}
+
 /// Calls the script with its arguments, in a C function's frame, so that tracebacks end as those of `lua` do. Gives nil,
 /// or what to say about the error.
 pub(super) unsafe extern "C-unwind" fn call_script(l: *mut lua_State) -> c_int {
@@ -342,7 +407,7 @@ unsafe fn make_globals_fresh(l: *mut lua_State) {
 }
 
 /// What `lua` does with an error: a text gets a traceback, another value its `__tostring`.
-unsafe extern "C-unwind" fn describe_error(l: *mut lua_State) -> c_int {
+pub(super) unsafe extern "C-unwind" fn describe_error(l: *mut lua_State) -> c_int {
     // SAFETY: plain stack operations.
     unsafe {
         if context::with(|c| c.exit.get().is_some()) {

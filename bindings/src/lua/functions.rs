@@ -171,7 +171,7 @@ unsafe extern "C-unwind" fn file_setvbuf(l: *mut lua_State) -> c_int {
 }
 
 /// `warn`, as `lua` shows warnings: off at first, switched by `@on` and `@off`.
-unsafe extern "C-unwind" fn warn(_: *mut c_void, message: *const c_char, to_be_continued: c_int) {
+pub(super) unsafe extern "C-unwind" fn warn(_: *mut c_void, message: *const c_char, to_be_continued: c_int) {
     // SAFETY: Lua gives a C string.
     let message = unsafe { CStr::from_ptr(message) }.to_bytes();
     context::with(|c| {

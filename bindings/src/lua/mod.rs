@@ -25,6 +25,7 @@
 //! Functions that would end the process, see the environment, or start children are replaced (`functions`, `ends`). After each
 //! request the library tables are compared with how they were and put back (`isolation`, `modules`).
 
+mod command_line;
 mod context;
 mod devices;
 mod ends;
@@ -36,6 +37,7 @@ mod modules;
 mod plain;
 mod pristine;
 mod process;
+mod repl;
 mod stdio;
 
 pub use engine::{Engine, Options};

@@ -1,42 +1,186 @@
 //! The interpreter without requests: on a terminal and under CGI, where `lua` itself is what a script expects.
 #![allow(unsafe_code)]
 
-use std::ffi::{CString, c_int};
-use std::io::Write;
+use std::ffi::{CStr, CString, c_int};
+use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering::SeqCst};
 
-use mlua::ffi;
+use mlua::ffi::{self, lua_State};
 
+use super::command_line::{self, CommandLine};
 use super::engine::{self, Options};
+use super::repl;
 
-/// Runs a script as `lua` does: on the process's own streams and environment, which `os.exit` ends. Gives the exit status.
+/// The state that SIGINT interrupts.
+static INTERRUPTED: AtomicPtr<lua_State> = AtomicPtr::new(ptr::null_mut());
+
+/// What is to be run, for the function that runs it.
+struct Job<'a> {
+    options: &'a Options,
+    line: &'a CommandLine,
+}
+
+/// Does what `lua` does with this command line: on the process's own streams and environment, which `os.exit` ends. Gives
+/// the exit status.
 ///
 /// # Errors
 /// When the interpreter cannot be started.
-pub fn run(script: &Path, options: &Options) -> anyhow::Result<u8> {
-    let (lua, l) = engine::new_state()?;
-    let name = CString::new(script.as_os_str().as_bytes()).unwrap_or_default();
-    // SAFETY: the functions are called as for requests, on a fresh state that is used by this thread only.
-    let message = unsafe {
-        ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
-        super::module::install(l);
-        engine::set_arguments(l, options, script);
-        ffi::lua_pushcfunction(l, engine::call_script);
-        if ffi::luaL_loadfilex(l, name.as_ptr(), ptr::null()) == ffi::LUA_OK {
-            for argument in &options.arguments {
-                ffi::lua_pushlstring(l, argument.as_bytes().as_ptr().cast(), argument.len());
-            }
-            ffi::lua_pcall(l, 1 + options.arguments.len() as c_int, 1, 0);
+pub fn run(options: &Options) -> anyhow::Result<u8> {
+    let line = match CommandLine::parse(&options.own) {
+        Ok(line) => line,
+        Err(wrong) => {
+            let program = options.program.display();
+            eprintln!("{program}: {wrong}\n{}", usage(&program.to_string()));
+            return Ok(1);
         }
-        engine::take_message(l)
     };
-    if let Some(message) = &message {
-        let program = options.program.as_bytes();
-        std::io::stderr().write_all(&[program, b": ", message, b"\n"].concat())?;
-    }
+    // SAFETY: a program that writes to a closed pipe ends by it, as `lua` does; Rust's start has changed that.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let (lua, l) = engine::new_state(line.ignore_environment)?;
+    let job = Job { options, line: &line };
+    // SAFETY: the job outlives the call; the state is fresh and this thread's.
+    let succeeded = unsafe {
+        INTERRUPTED.store(l, SeqCst);
+        ffi::lua_pushcfunction(l, main);
+        ffi::lua_pushlightuserdata(l, ptr::from_ref(&job).cast_mut().cast());
+        // `lua` passes two arguments; with as many, a stack overflow comes at the same depth.
+        ffi::lua_pushnil(l);
+        let status = ffi::lua_pcall(l, 2, 1, 0);
+        let succeeded = ffi::lua_toboolean(l, -1) != 0;
+        report(l, status, Some(options)) && succeeded
+    };
     // Closing the state runs finalizers, which may still print.
     drop(lua);
-    Ok(u8::from(message.is_some()))
+    Ok(u8::from(!succeeded))
+}
+
+fn usage(program: &str) -> String {
+    format!(
+        "usage: {program} [options] [script [args]]
+Available options are:
+  -e stat   execute string 'stat'
+  -i        enter interactive mode after executing 'script'
+  -l mod    require library 'mod' into global 'mod'
+  -l g=mod  require library 'mod' into global 'g'
+  -v        show version information
+  -E        ignore environment variables
+  -W        turn warnings on
+  --        stop handling options
+  -         stop handling options and execute stdin"
+    )
+}
+
+/// Everything, in the frame of one C function. Gives true when all went well.
+unsafe extern "C-unwind" fn main(l: *mut lua_State) -> c_int {
+    // SAFETY: the argument is the job; every chunk runs in protected mode.
+    unsafe {
+        let job = &*ffi::lua_touserdata(l, 1).cast::<Job<'_>>();
+        let Job { options, line } = job;
+        if line.version {
+            repl::print_version();
+        }
+        super::module::install(l);
+        ffi::lua_setwarnf(l, Some(super::functions::warn), ptr::null_mut());
+        engine::set_command_line(l, options);
+        ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
+        for step in &line.prelude {
+            catch_interrupts();
+            let status = step.run(l);
+            if !report(l, status, Some(options)) {
+                return 0;
+            }
+        }
+        if options.script.is_some() {
+            catch_interrupts();
+            let status = run_script(l, options);
+            if !report(l, status, Some(options)) {
+                return 0;
+            }
+        }
+        if line.interactive {
+            repl::run(l);
+        } else if options.script.is_none() && !line.executes && !line.version {
+            if std::io::stdin().is_terminal() {
+                repl::print_version();
+                repl::run(l);
+            } else if !report(l, run_stdin(l), Some(options)) {
+                return 0;
+            }
+        }
+        ffi::lua_pushboolean(l, 1);
+        1
+    }
+}
+
+unsafe fn run_script(l: *mut lua_State, options: &Options) -> c_int {
+    let script = options.script.as_deref().unwrap_or_default();
+    let name = CString::new(script.as_bytes()).unwrap_or_default();
+    // A hyphen is standard input, unless it comes behind `--`.
+    let is_stdin = script == "-" && !options.own_ended;
+    // SAFETY: plain stack operations; the script's arguments go behind it.
+    unsafe {
+        let status = ffi::luaL_loadfilex(l, if is_stdin { ptr::null() } else { name.as_ptr() }, ptr::null());
+        if status != ffi::LUA_OK {
+            return status;
+        }
+        let count = options.arguments.len() as c_int;
+        ffi::luaL_checkstack(l, count + 3, c"too many arguments to script".as_ptr());
+        for argument in &options.arguments {
+            ffi::lua_pushlstring(l, argument.as_bytes().as_ptr().cast(), argument.len());
+        }
+        command_line::call(l, count, ffi::LUA_MULTRET)
+    }
+}
+
+unsafe fn run_stdin(l: *mut lua_State) -> c_int {
+    // SAFETY: plain stack operations.
+    unsafe {
+        let status = ffi::luaL_loadfilex(l, ptr::null(), ptr::null());
+        if status == ffi::LUA_OK { command_line::call(l, 0, ffi::LUA_MULTRET) } else { status }
+    }
+}
+
+/// Prints the message of an error, which is on the stack, with the program's name before it outside of the prompt. Whether
+/// all is well.
+///
+/// # Safety
+/// `l` is a Lua state of this thread; with an error status its message is on top.
+pub(super) unsafe fn report(l: *mut lua_State, status: c_int, options: Option<&Options>) -> bool {
+    if status == ffi::LUA_OK {
+        return true;
+    }
+    // SAFETY: the text stays on the stack while it is printed.
+    unsafe {
+        let text = ffi::lua_tostring(l, -1);
+        let text = if text.is_null() { b"(error message not a string)" } else { CStr::from_ptr(text).to_bytes() };
+        let program = options.map(|o| [o.program.as_bytes(), b": "].concat()).unwrap_or_default();
+        let _ = std::io::stderr().write_all(&[&program[..], text, b"\n"].concat());
+        ffi::lua_pop(l, 1);
+    }
+    false
+}
+
+/// Until it has happened once, SIGINT raises the error "interrupted!" in what runs; then it ends the program.
+pub(super) fn catch_interrupts() {
+    extern "C" fn interrupt(signal: c_int) {
+        // SAFETY: resetting a handler and setting a hook are allowed in a signal handler; Lua says so of the latter.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+            let l = INTERRUPTED.load(SeqCst);
+            let always = ffi::LUA_MASKCALL | ffi::LUA_MASKRET | ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT;
+            ffi::lua_sethook(l, Some(raise), always, 1);
+        }
+    }
+    unsafe extern "C-unwind" fn raise(l: *mut lua_State, _: *mut ffi::lua_Debug) {
+        // SAFETY: hooks may raise errors.
+        unsafe {
+            ffi::lua_sethook(l, None, 0, 0);
+            ffi::luaL_error(l, c"interrupted!".as_ptr());
+        }
+    }
+    let handler: extern "C" fn(c_int) = interrupt;
+    // SAFETY: the handler does only what handlers may do.
+    unsafe { libc::signal(libc::SIGINT, handler as libc::sighandler_t) };
 }

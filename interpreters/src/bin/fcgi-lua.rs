@@ -7,6 +7,10 @@ use fcgi_interpreters::{Language, Setup};
 fn options(setup: &Setup) -> lua::Options {
     lua::Options {
         program: setup.program.clone(),
+        command_line: setup.command_line.clone(),
+        own: setup.own.clone(),
+        own_ended: setup.own_ended,
+        script: setup.script.clone(),
         arguments: setup.arguments.clone(),
         display_errors: setup.display_errors,
         shared_process: setup.shared_process,
@@ -19,6 +23,7 @@ fn main() -> std::process::ExitCode {
         name: "Lua",
         extension: "lua",
         interpreter: |setup| Ok(Box::new(lua::Engine::new(options(setup))?)),
-        plain: |script, setup| lua::run_plain(script, &options(setup)),
+        valued: "el",
+        plain: |setup| lua::run_plain(&options(setup)),
     })
 }

@@ -1,0 +1,182 @@
+//! The options of `lua` itself: `-e -l -i -v -E -W`, and the chunks that run before a script.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, OsStr, OsString, c_int};
+use std::os::unix::ffi::OsStrExt;
+
+use mlua::ffi::{self, lua_State};
+
+use super::engine::describe_error;
+
+/// What the options ask for.
+#[derive(Debug, Default)]
+pub(super) struct CommandLine {
+    /// `-v`, and `-i`, which implies it.
+    pub(super) version: bool,
+    /// `-i`.
+    pub(super) interactive: bool,
+    /// `-E`: `LUA_INIT`, `LUA_PATH` and `LUA_CPATH` mean nothing.
+    pub(super) ignore_environment: bool,
+    /// Whether a chunk was given by `-e`.
+    pub(super) executes: bool,
+    /// What runs before the script, in order.
+    pub(super) prelude: Vec<Step>,
+}
+
+/// Something that runs before the script.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A chunk, and what it is called in messages.
+    Chunk(CString, &'static CStr),
+    /// The file that `LUA_INIT` names.
+    File(CString),
+    /// `-l`: the global, and the module for it.
+    Library(CString, CString),
+    /// `-W`.
+    Warnings,
+}
+
+impl CommandLine {
+    /// Reads the options, each with its value attached or behind it.
+    ///
+    /// # Errors
+    /// What is wrong, as `lua` words it.
+    pub(super) fn parse(options: &[OsString]) -> Result<Self, String> {
+        let mut line = Self::default();
+        let mut steps = Vec::new();
+        let mut options = options.iter();
+        while let Some(option) = options.next() {
+            let bytes = option.as_bytes();
+            match bytes {
+                b"-i" => (line.interactive, line.version) = (true, true),
+                b"-v" => line.version = true,
+                b"-E" => line.ignore_environment = true,
+                b"-W" => steps.push(Step::Warnings),
+                [b'-', kind @ (b'e' | b'l'), attached @ ..] => {
+                    let next = if attached.is_empty() { options.next().map(|o| o.as_bytes()) } else { Some(attached) };
+                    let value = next.filter(|v| !attached.is_empty() || !v.starts_with(b"-"));
+                    let value = value.ok_or_else(|| format!("'-{}' needs argument", *kind as char))?;
+                    steps.push(step(*kind, value)?);
+                    line.executes |= *kind == b'e';
+                }
+                _ => return Err(format!("unrecognized option '{}'", option.display())),
+            }
+        }
+        if !line.ignore_environment {
+            line.prelude.extend(init());
+        }
+        line.prelude.append(&mut steps);
+        Ok(line)
+    }
+}
+
+fn step(kind: u8, value: &[u8]) -> Result<Step, String> {
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|e| e.to_string());
+    if kind == b'e' {
+        return Ok(Step::Chunk(text(value)?, c"=(command line)"));
+    }
+    if let Some(at) = value.iter().position(|&b| b == b'=') {
+        return Ok(Step::Library(text(&value[..at])?, text(&value[at + 1..])?));
+    }
+    // What follows a hyphen tells versions of a C module apart; it is no part of the global's name.
+    let global = value.split(|&b| b == b'-').next().unwrap_or_default();
+    Ok(Step::Library(text(global)?, text(value)?))
+}
+
+/// `LUA_INIT`, or better the one for this version.
+fn init() -> Option<Step> {
+    let (name, text) = [(c"=LUA_INIT_5_4", "LUA_INIT_5_4"), (c"=LUA_INIT", "LUA_INIT")]
+        .into_iter()
+        .find_map(|(shown, name)| std::env::var_os(name).map(|text| (shown, text)))?;
+    let bytes = OsStr::as_bytes(&text);
+    Some(match bytes.strip_prefix(b"@") {
+        Some(file) => Step::File(CString::new(file).ok()?),
+        None => Step::Chunk(CString::new(bytes).ok()?, name),
+    })
+}
+
+impl Step {
+    /// Runs the step; on an error, its message is on the stack.
+    ///
+    /// # Safety
+    /// `l` is a Lua state of this thread; called in a C function's frame, which tracebacks then end with.
+    pub(super) unsafe fn run(&self, l: *mut lua_State) -> c_int {
+        // SAFETY: the caller's promise; plain stack operations.
+        unsafe {
+            match self {
+                Self::Warnings => {
+                    ffi::lua_warning(l, c"@on".as_ptr(), 0);
+                    ffi::LUA_OK
+                }
+                Self::Chunk(text, name) => {
+                    let bytes = text.as_bytes();
+                    let status =
+                        ffi::luaL_loadbufferx(l, bytes.as_ptr().cast(), bytes.len(), name.as_ptr(), std::ptr::null());
+                    if status == ffi::LUA_OK { call(l, 0, 0) } else { status }
+                }
+                Self::File(name) => {
+                    let status = ffi::luaL_loadfilex(l, name.as_ptr(), std::ptr::null());
+                    if status == ffi::LUA_OK { call(l, 0, 0) } else { status }
+                }
+                Self::Library(global, module) => {
+                    ffi::lua_getglobal(l, c"require".as_ptr());
+                    ffi::lua_pushstring(l, module.as_ptr());
+                    let status = call(l, 1, 1);
+                    if status == ffi::LUA_OK {
+                        ffi::lua_setglobal(l, global.as_ptr());
+                    }
+                    status
+                }
+            }
+        }
+    }
+}
+
+/// Calls what is on the stack with so many arguments, as `lua` does: an error gets a traceback.
+///
+/// # Safety
+/// As for [`Step::run`].
+pub(super) unsafe fn call(l: *mut lua_State, arguments: c_int, results: c_int) -> c_int {
+    // SAFETY: the handler goes below the function.
+    unsafe {
+        let base = ffi::lua_gettop(l) - arguments;
+        ffi::lua_pushcfunction(l, describe_error);
+        ffi::lua_insert(l, base);
+        let status = ffi::lua_pcall(l, arguments, results, base);
+        ffi::lua_remove(l, base);
+        status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(options: &[&str]) -> Result<CommandLine, String> {
+        CommandLine::parse(&options.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options() {
+        let line = parse(&["-E", "-W", "-e", "x = 1", "-lsocket-v2", "-l", "g=mod", "-i"]).unwrap();
+        assert!(line.interactive && line.version && line.executes && line.ignore_environment);
+        let shown: Vec<String> = line.prelude.iter().map(|step| format!("{step:?}")).collect();
+        assert_eq!(
+            shown,
+            [
+                "Warnings",
+                "Chunk(\"x = 1\", \"=(command line)\")",
+                "Library(\"socket\", \"socket-v2\")",
+                "Library(\"g\", \"mod\")"
+            ]
+        );
+        for (wrong, says) in [
+            (&["-e"][..], "'-e' needs argument"),
+            (&["-l", "-v"], "'-l' needs argument"),
+            (&["-x"], "unrecognized option '-x'"),
+            (&["-vi"], "unrecognized option '-vi'"),
+        ] {
+            assert_eq!(parse(wrong).unwrap_err(), says);
+        }
+    }
+}

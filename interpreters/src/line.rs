@@ -1,0 +1,101 @@
+//! Whose is which part of the command line: long options are the runner's, short ones the interpreter's, and what follows the
+//! script is the script's.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::{Arg, Command};
+
+/// The parts of a command line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// The program's name and the runner's options.
+    pub(crate) runner: Vec<OsString>,
+    /// The interpreter's options, with their values.
+    pub(crate) own: Vec<OsString>,
+    /// Whether `--` ended the options.
+    pub(crate) ended: bool,
+    /// The script; `-` is standard input.
+    pub(crate) script: Option<OsString>,
+    /// The script's arguments.
+    pub(crate) arguments: Vec<OsString>,
+    /// All of it.
+    pub(crate) whole: Vec<OsString>,
+}
+
+impl Line {
+    /// Splits a command line. `valued` are the letters of the interpreter's options that take a value; which of the runner's
+    /// do, `command` knows.
+    pub(crate) fn split(whole: Vec<OsString>, valued: &str, command: &Command) -> Self {
+        let mut line = Self { whole: whole.clone(), ..Self::default() };
+        let mut words = whole.into_iter();
+        line.runner.extend(words.next());
+        while let Some(word) = words.next() {
+            match word.as_encoded_bytes() {
+                b"--" => {
+                    line.ended = true;
+                    line.script = words.next();
+                    break;
+                }
+                bytes @ [b'-', b'-', ..] => {
+                    let wants_value = !bytes.contains(&b'=') && takes_value(command, &word);
+                    line.runner.push(word);
+                    line.runner.extend(wants_value.then(|| words.next()).flatten());
+                }
+                [b'-', letter, rest @ ..] => {
+                    let wants_value = rest.is_empty() && valued.as_bytes().contains(letter);
+                    line.own.push(word);
+                    line.own.extend(wants_value.then(|| words.next()).flatten());
+                }
+                _ => {
+                    line.script = Some(word);
+                    break;
+                }
+            }
+        }
+        line.arguments.extend(words);
+        line
+    }
+}
+
+fn takes_value(command: &Command, word: &OsStr) -> bool {
+    let name = word.to_str().and_then(|w| w.strip_prefix("--"));
+    let option: Option<&Arg> = command.get_arguments().find(|a| a.get_long().is_some() && a.get_long() == name);
+    option.is_some_and(|o| o.get_action().takes_values())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn split(words: &[&str]) -> [String; 4] {
+        let whole = words.iter().map(OsString::from).collect();
+        let line = Line::split(whole, "el", &crate::Options::command());
+        let joined = |words: &[OsString]| words.join(OsStr::new(" ")).into_string().unwrap();
+        [
+            joined(&line.runner),
+            joined(&line.own),
+            line.script.unwrap_or_default().into_string().unwrap(),
+            joined(&line.arguments),
+        ]
+    }
+
+    #[test]
+    fn parts() {
+        for (words, parts) in [
+            (&["p"][..], ["p", "", "", ""]),
+            (&["p", "s.lua", "-e", "--listen"], ["p", "", "s.lua", "-e --listen"]),
+            (
+                &["p", "--listen", "unix:x", "--display-errors", "s.lua"],
+                ["p --listen unix:x --display-errors", "", "s.lua", ""],
+            ),
+            (&["p", "-e", "x = 1", "--workers=2", "-lfoo", "-i", "s"], ["p --workers=2", "-e x = 1 -lfoo -i", "s", ""]),
+            (&["p", "--", "--strange", "a"], ["p", "", "--strange", "a"]),
+            (&["p", "-", "a"], ["p", "", "-", "a"]),
+            (&["p", "--no-such", "s"], ["p --no-such", "", "s", ""]),
+            (&["p", "-e"], ["p", "-e", "", ""]),
+        ] {
+            assert_eq!(split(words), parts, "{words:?}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The command line of `lua`: each line is given to the real `lua5.4` and to `fcgi-lua`, which must do the same.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::{Directory, FCGI_LUA};
+
+/// Everything that a program says, and its exit status. Its name, addresses and its version's last digit are made equal.
+fn says(program: &str, directory: &Path, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> String {
+    let mut command = Command::new(program);
+    command.arg0("lua").args(arguments).current_dir(directory).env_clear().env("PATH", "/usr/bin:/bin");
+    command.envs(environment.iter().copied());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("{program}: {e} (tests/run installs it)"));
+    // A program that does not read its input is not an error here.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let text = [output.stdout, b"\n--- errors\n".to_vec(), output.stderr].concat();
+    let text: Vec<String> = String::from_utf8_lossy(&text)
+        .split(' ')
+        .map(|word| match word {
+            word if word.starts_with("5.4.") => "5.4".to_owned(),
+            word if word.starts_with("1994-") => "1994".to_owned(),
+            word => word.to_owned(),
+        })
+        .collect();
+    format!("{}\n--- status {:?}", text.join(" "), output.status.code())
+}
+
+#[test]
+fn as_the_real_one() {
+    let directory = Directory::new();
+    directory.file(
+        "s.lua",
+        "print('script', ...) for i = -6, 6 do if arg[i] then io.write(i, '=', arg[i], ' ') end end print()",
+    );
+    for (name, text) in [
+        ("init.lua", "print('init file')"),
+        ("mymod.lua", "return {x = 1}"),
+        ("err.lua", "error('in script')"),
+        ("syn.lua", "local x = = 2"),
+        ("bin.lua", "#!shebang\nprint('behind a first line')"),
+    ] {
+        directory.file(name, text);
+    }
+    let lines: &[&[&str]] = &[
+        &["-e", "print(1)"],
+        &["-eprint(2)"],
+        &["-e", "x=1", "-e", "print(x)"],
+        &["s.lua", "a", "b"],
+        &["-e", "print(0)", "s.lua", "a", "-e", "--listen"],
+        &["-l", "mymod", "-e", "print(mymod.x)"],
+        &["-lg=mymod", "-e", "print(g.x, mymod)"],
+        &["-l", "nosuch"],
+        &["-v"],
+        &["-v", "-e", "print(1)"],
+        &["-W", "-e", "warn('w')"],
+        &["-e", "warn('off') warn('@on') warn('on', ' and on')"],
+        &["-E", "-e", "print(package.path) print(package.cpath)"],
+        &["-e"],
+        &["-l"],
+        &["-x"],
+        &["-vi"],
+        &["--", "s.lua", "x"],
+        &["err.lua"],
+        &["syn.lua"],
+        &["bin.lua"],
+        &["."],
+        &["-e", "error('e')"],
+        &["-e", "error({})"],
+        &["-e", "error(setmetatable({}, {__tostring = function() return 'TS' end}))"],
+        &["-e", "error()"],
+        &["-e", "x ="],
+        &["-e", "os.exit(true)"],
+        &["-e", "os.exit(false)"],
+        &["-e", "io.write('flushed') os.exit(3)"],
+        &["-e", "local x <close> = setmetatable({}, {__close = function() print('closed') end}) os.exit(1, true)"],
+        &["-e", "setmetatable({}, {__gc = function() print('gc') end})"],
+        &["-e", "print(#arg, arg[0], arg[-1], ...)"],
+        &["-e", "print(collectgarbage('incremental'))"],
+        &["-e", "print(debug.traceback('tb'))"],
+        &["-e", "coroutine.wrap(function() error('co') end)()"],
+        &["-e", "local function f() f() end f()"],
+        &["-e", "print(io.read('a'))"],
+        &["-e", "string.rep()"],
+        &["-e", "print(pcall(require, 'fcgi.nothing'))"],
+        &["-W", "-v", "-E", "s.lua", "q"],
+        &["-", "a", "b"],
+        &[],
+        &["--", "-"],
+        &["-i"],
+        &["-i", "s.lua"],
+        &["-e", "print(1)", "-i"],
+    ];
+    let input = "print(...)\nprint(1)\n";
+    let typed = "1+1\nprint('x')\nx = 5\nx\n=x*2\nfor i = 1, 2 do\nprint(i)\nend\nerror('oops')\nfoo bar\nreturn 7, 8\n\
+                 setmetatable({}, {__tostring = function() error('ts') end})\nn = io.write('no line end ')\n_PROMPT = 'next: '\n1\n";
+    for arguments in lines {
+        let input = if arguments.contains(&"-i") { typed } else { input };
+        assert_eq!(
+            says(FCGI_LUA, directory.path(), arguments, &[], input),
+            says("lua5.4", directory.path(), arguments, &[], input),
+            "{arguments:?}"
+        );
+    }
+    type WithEnvironment<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+    let environments: &[WithEnvironment<'_>] = &[
+        (&[("LUA_INIT", "print('init')")], &["-e", "print(1)"]),
+        (&[("LUA_INIT", "print('init')")], &["-E", "-e", "print(1)"]),
+        (&[("LUA_INIT", "print('init')")], &["-v"]),
+        (&[("LUA_INIT", "@init.lua")], &["s.lua"]),
+        (&[("LUA_INIT", "error('bad init')")], &["s.lua"]),
+        (&[("LUA_INIT", "error('bad')"), ("LUA_INIT_5_4", "print('5.4')")], &["s.lua"]),
+        (&[("LUA_PATH", "./x/?.lua;;")], &["-e", "print(package.path)"]),
+        (&[("LUA_PATH_5_4", "only"), ("LUA_PATH", "x")], &["-e", "print(package.path)"]),
+        (&[("LUA_PATH", "x")], &["-E", "-e", "print(package.path)"]),
+        (&[("LUA_CPATH", "a;;b")], &["-e", "print(package.cpath)"]),
+    ];
+    for (environment, arguments) in environments {
+        assert_eq!(
+            says(FCGI_LUA, directory.path(), arguments, environment, input),
+            says("lua5.4", directory.path(), arguments, environment, input),
+            "{environment:?} {arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn options_of_the_interpreter_work_for_requests() {
+    use crate::support::client::call;
+    let directory = Directory::new();
+    directory.file("helper.lua", "return {text = 'from the helper'}");
+    let script = directory.file("app.lua", "print('Content-Type: text/plain\\n') print(helper.text, x) warn('seen')");
+    let address = directory.socket("s");
+    let _runner = crate::support::serve(&address, &["-lhelper", "-e", "x = 42", "-W", script.to_str().unwrap()]);
+    for _ in 0..3 {
+        let reply = call(&address, &[], b"");
+        assert_eq!(reply.text(), "Content-Type: text/plain\n\nfrom the helper\t42\n");
+        assert_eq!(reply.errors(), "Lua warning: seen\n");
+    }
+}
