@@ -36,7 +36,7 @@ impl Line {
                     line.script = words.next();
                     break;
                 }
-                bytes @ [b'-', b'-', ..] => {
+                bytes @ [b'-', b'-', third, ..] if *third != b'-' => {
                     let wants_value = !bytes.contains(&b'=') && takes_value(command, &word);
                     line.runner.push(word);
                     line.runner.extend(wants_value.then(|| words.next()).flatten());
@@ -94,6 +94,7 @@ mod tests {
             (&["p", "-", "a"], ["p", "", "-", "a"]),
             (&["p", "--no-such", "s"], ["p --no-such", "", "s", ""]),
             (&["p", "-e"], ["p", "-e", "", ""]),
+            (&["p", "---"], ["p", "---", "", ""]),
         ] {
             assert_eq!(split(words), parts, "{words:?}");
         }

@@ -51,8 +51,11 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         let succeeded = ffi::lua_toboolean(l, -1) != 0;
         report(l, status, Some(options)) && succeeded
     };
-    // Closing the state runs finalizers, which may still print.
-    drop(lua);
+    // Closing the state runs finalizers, which may still print. Its owner would collect garbage first, and so run them in
+    // another order than `lua`.
+    std::mem::forget(lua);
+    // SAFETY: the state is open, no function is active in it, and its owner is forgotten.
+    unsafe { ffi::lua_close(l) };
     Ok(u8::from(!succeeded))
 }
 
@@ -125,12 +128,26 @@ unsafe fn run_script(l: *mut lua_State, options: &Options) -> c_int {
         if status != ffi::LUA_OK {
             return status;
         }
-        let count = options.arguments.len() as c_int;
-        ffi::luaL_checkstack(l, count + 3, c"too many arguments to script".as_ptr());
-        for argument in &options.arguments {
-            ffi::lua_pushlstring(l, argument.as_bytes().as_ptr().cast(), argument.len());
-        }
+        drop(name);
+        let count = push_arguments(l);
         command_line::call(l, count, ffi::LUA_MULTRET)
+    }
+}
+
+/// Pushes what `arg` holds, which chunks before the script may have changed; gives their number.
+unsafe fn push_arguments(l: *mut lua_State) -> c_int {
+    // SAFETY: plain stack operations; nothing needs dropping when an error is raised.
+    unsafe {
+        if ffi::lua_getglobal(l, c"arg".as_ptr()) != ffi::LUA_TTABLE {
+            return ffi::luaL_error(l, c"'arg' is not a table".as_ptr());
+        }
+        let count = ffi::luaL_len(l, -1) as c_int;
+        ffi::luaL_checkstack(l, count + 3, c"too many arguments to script".as_ptr());
+        for at in 1..=count {
+            ffi::lua_rawgeti(l, -at, at.into());
+        }
+        ffi::lua_remove(l, -(count + 1));
+        count
     }
 }
 
