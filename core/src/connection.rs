@@ -204,8 +204,11 @@ impl Connection {
                 }
             }
             Event::Input { id, input, bytes } => {
+                let all_held = inbox::held_waiting(&state.inboxes);
                 let Some(inbox) = state.inbox(id) else { return };
-                if inbox.stage != Stage::Running && inbox.held() + bytes.len() > hub.config.body_limit() {
+                let is_too_much = inbox.held() + bytes.len() > hub.config.body_limit()
+                    || all_held + bytes.len() > hub.config.bodies_limit();
+                if inbox.stage != Stage::Running && is_too_much {
                     state.forget(id, hub);
                     return state.refuse_begun(id, &"its body came before it could be worked on (--body-buffer)");
                 }

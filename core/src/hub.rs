@@ -55,6 +55,11 @@ impl Config {
         const TWO_READS: usize = 128 << 10;
         self.body_buffer.saturating_mul(16).max(TWO_READS)
     }
+
+    /// Bytes of the bodies of all waiting requests of a connection together, beyond which one more is refused.
+    pub(crate) fn bodies_limit(&self) -> usize {
+        self.body_limit().saturating_mul(16)
+    }
 }
 
 /// Shared by all connections of type `C`.

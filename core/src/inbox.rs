@@ -49,6 +49,11 @@ impl Inbox {
     }
 }
 
+/// Bytes of the bodies of requests that nobody works on yet.
+pub(crate) fn held_waiting(inboxes: &[Inbox]) -> usize {
+    inboxes.iter().filter(|inbox| inbox.stage != Stage::Running).map(Inbox::held).sum()
+}
+
 /// Why a request must not read on: what comes next would have to be kept for somebody who does not take it.
 pub(crate) enum Obstacle {
     /// The request's own other stream.

@@ -97,6 +97,33 @@ fn a_body_that_cannot_be_held_back_is_refused() {
 }
 
 #[test]
+fn the_bodies_of_one_connection_share_a_bound() {
+    // 128 KiB for a body, 2 MiB for all.
+    let app = App::with(|c| c.body_buffer = 1_000);
+    let mut client = app.connect();
+    client.send(&Wire::new().head(1, KEEP, &[("TEST", "count")]).stream(STDIN, 1, &[b'1'; 2_000]));
+    app.notes.wait("it started");
+    // The only thread reads for the first request, and each of the others is small enough by itself.
+    let all: Vec<u16> = (2..=26).collect();
+    for id in &all {
+        client.send(&Wire::new().request(*id, KEEP, &[("TEST", "count")], &vec![b'2'; 100_000]));
+    }
+    client.send(&Wire::new().stream(STDIN, 1, &[b'1'; 500]).end(STDIN, 1));
+    let ids: Vec<u16> = (1..=26).collect();
+    let mut refused = 0;
+    for _ in &ids {
+        let (id, answer) = client.any_answer(&ids);
+        if answer.protocol_status == OVERLOADED {
+            refused += 1;
+        } else {
+            assert_eq!(answer.body(), if id == 1 { &b"2500"[..] } else { b"100000" });
+        }
+    }
+    assert!((1..=6).contains(&refused), "{refused} of 25 were over the bound of about 20");
+    client.expect_alive();
+}
+
+#[test]
 fn a_body_may_be_far_longer_than_its_buffer() {
     let app = App::with(|c| c.body_buffer = 1);
     let mut client = app.connect();
