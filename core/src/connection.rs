@@ -62,6 +62,8 @@ struct State {
     input_open: bool,
     /// A thread that works on a request is reading.
     has_reader: bool,
+    /// Threads that wait for input while another one is the reader. Telling nobody would cost a system call, too.
+    waiting: u32,
     registered: bool,
     armed: Interest,
     /// When something last came or went.
@@ -100,6 +102,7 @@ impl Connection {
             close_when_done: false,
             input_open: false,
             has_reader: false,
+            waiting: 0,
             registered: false,
             armed: Interest::NONE,
             last_progress: now(),
@@ -268,7 +271,7 @@ impl Connection {
         for inbox in &mut state.inboxes {
             inbox.aborted |= !inbox.is_complete();
         }
-        self.input_came.notify_all();
+        self.tell_waiting(state);
     }
 
     /// The connection is of no use any more: requests that nobody works on are dropped, others learn it.
@@ -282,7 +285,7 @@ impl Connection {
             }
             inbox.stage == Stage::Running
         });
-        self.input_came.notify_all();
+        self.tell_waiting(state);
     }
 
     // ---------------------------------------------------------------- a request's thread
@@ -307,7 +310,7 @@ impl Connection {
         inbox.data.ended = started.data.ended;
         hub.settled();
         // There is room for more of its body now.
-        self.input_came.notify_all();
+        self.tell_waiting(&state);
         self.settle(&mut state, hub);
         Some(started)
     }
@@ -323,14 +326,14 @@ impl Connection {
                 std::mem::swap(&mut into.bytes, &mut stream.bytes);
                 stream.bytes.clear();
                 into.ended = stream.ended;
-                self.input_came.notify_all();
+                self.tell_waiting(&state);
                 return Ok(());
             }
             if aborted || matches!(state.phase, Phase::Gone | Phase::HalfClosed) {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
             if state.has_reader {
-                state = self.input_came.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.wait_for_input(state, None).0;
                 continue;
             }
             match inbox::obstacle(&state.inboxes, id, &hub.config) {
@@ -339,19 +342,43 @@ impl Connection {
                     return Err(io::Error::other("standard input is too long to be kept: read it before data"));
                 }
                 Some(Obstacle::Running) => {
-                    state = self.input_came.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state = self.wait_for_input(state, None).0;
                     continue;
                 }
                 Some(Obstacle::Queued) => {
-                    let woken = self.input_came.wait_timeout(state, MAKE_WAY);
-                    let (woken, late) = woken.unwrap_or_else(PoisonError::into_inner);
+                    let (woken, timed_out) = self.wait_for_input(state, Some(MAKE_WAY));
                     state = woken;
-                    if !late.timed_out() || state.has_reader {
+                    if !timed_out || state.has_reader {
                         continue;
                     }
                 }
             }
             state = self.read_as_reader(state, hub)?;
+        }
+    }
+
+    /// Waits until input has come or the time is over; gives whether it is over.
+    fn wait_for_input<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        timeout: Option<Duration>,
+    ) -> (MutexGuard<'a, State>, bool) {
+        state.waiting += 1;
+        let (mut state, timed_out) = match timeout {
+            None => (self.input_came.wait(state).unwrap_or_else(PoisonError::into_inner), false),
+            Some(timeout) => {
+                let woken = self.input_came.wait_timeout(state, timeout);
+                let (state, late) = woken.unwrap_or_else(PoisonError::into_inner);
+                (state, late.timed_out())
+            }
+        };
+        state.waiting -= 1;
+        (state, timed_out)
+    }
+
+    fn tell_waiting(&self, state: &State) {
+        if state.waiting > 0 {
+            self.input_came.notify_all();
         }
     }
 
@@ -388,7 +415,7 @@ impl Connection {
             Ok(_) | Err(Errno::WOULDBLOCK | Errno::INTR) => {}
             Err(_) => self.hang_up(&mut state, hub),
         }
-        self.input_came.notify_all();
+        self.tell_waiting(&state);
         self.settle(&mut state, hub);
         if timed_out {
             tracing::warn!("connection closed: {}", if unread { ANSWER_LATE } else { REQUEST_LATE });
@@ -428,7 +455,7 @@ impl Connection {
         let result = self.send_or_queue(&mut state, bytes, hub);
         state.inboxes.retain(|i| i.id != id);
         state.end_session_of(id);
-        self.input_came.notify_all();
+        self.tell_waiting(&state);
         if hub.is_draining() && !state.has_reader {
             // A connection that is closed with a request unread is reset, and with it goes the answer.
             self.read_all(&mut state, hub);

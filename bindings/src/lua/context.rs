@@ -31,7 +31,8 @@ pub(super) struct Traces {
     pub(super) metatables: Cell<bool>,
     /// Tables with a `__gc` metamethod were made.
     pub(super) finalizers: Cell<bool>,
-    /// Userdata was made, such as files: what is left of it must be collected, for files are flushed and closed then.
+    /// Files were opened, or C modules made userdata: what is left of them must be collected, for files are flushed and
+    /// closed then.
     pub(super) userdata: Cell<bool>,
 }
 
@@ -57,6 +58,7 @@ pub(super) struct Originals {
     pub(super) input: Option<lua_CFunction>,
     pub(super) output: Option<lua_CFunction>,
     pub(super) lines: Option<lua_CFunction>,
+    pub(super) tmpfile: Option<lua_CFunction>,
     pub(super) file_write: Option<lua_CFunction>,
     pub(super) file_read: Option<lua_CFunction>,
 }

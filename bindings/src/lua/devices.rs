@@ -10,6 +10,7 @@ use std::ffi::{CStr, c_int};
 use mlua::ffi::{self, lua_State};
 use mlua::lua_CFunction;
 
+use super::context;
 use super::functions::original;
 use super::stdio::{self, Device, FILE_HANDLE, LuaStream};
 
@@ -69,6 +70,7 @@ unsafe fn push_device(l: *mut lua_State) -> bool {
 /// # Safety
 /// `l` is a Lua state of this thread, with some stack to spare.
 pub(super) unsafe fn push_file(l: *mut lua_State, device: Device) -> bool {
+    note_file();
     // SAFETY: as above.
     unsafe {
         let Some(close) = CLOSE.get() else { return false };
@@ -86,14 +88,36 @@ pub(super) unsafe fn push_file(l: *mut lua_State, device: Device) -> bool {
 
 /// `io.open`. The mode is what the device can do, whatever was asked for.
 pub(super) unsafe extern "C-unwind" fn open(l: *mut lua_State) -> c_int {
+    note_file();
     // SAFETY: the stack is as the original expects it, or holds the result.
     unsafe { if push_device(l) { 1 } else { original(l, |o| o.open) } }
+}
+
+/// `io.tmpfile`.
+pub(super) unsafe extern "C-unwind" fn tmpfile(l: *mut lua_State) -> c_int {
+    note_file();
+    // SAFETY: the original runs in this frame.
+    unsafe { original(l, |o| o.tmpfile) }
+}
+
+/// A file is opened: if the script leaves it open, it is closed when the request ends.
+fn note_file() {
+    context::with(|c| c.traces.userdata.set(true));
+}
+
+/// Notes that a file is opened, if the argument is a name; without one these functions open none.
+unsafe fn note_named_file(l: *mut lua_State) {
+    // SAFETY: a look at the stack.
+    if unsafe { ffi::lua_type(l, 1) } == ffi::LUA_TSTRING {
+        note_file();
+    }
 }
 
 /// `io.input`.
 pub(super) unsafe extern "C-unwind" fn input(l: *mut lua_State) -> c_int {
     // SAFETY: the original takes a file as well as a name.
     unsafe {
+        note_named_file(l);
         replace_name(l);
         original(l, |o| o.input)
     }
@@ -103,6 +127,7 @@ pub(super) unsafe extern "C-unwind" fn input(l: *mut lua_State) -> c_int {
 pub(super) unsafe extern "C-unwind" fn output(l: *mut lua_State) -> c_int {
     // SAFETY: the original takes a file as well as a name.
     unsafe {
+        note_named_file(l);
         replace_name(l);
         original(l, |o| o.output)
     }
@@ -112,6 +137,7 @@ pub(super) unsafe extern "C-unwind" fn output(l: *mut lua_State) -> c_int {
 pub(super) unsafe extern "C-unwind" fn lines(l: *mut lua_State) -> c_int {
     // SAFETY: the method gets the file in the place of the name, and the formats behind it.
     unsafe {
+        note_named_file(l);
         if !push_device(l) {
             return original(l, |o| o.lines);
         }

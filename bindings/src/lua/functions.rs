@@ -43,6 +43,7 @@ pub(super) unsafe fn install(l: *mut lua_State) {
             input: replace(l, c"io", c"input", devices::input),
             output: replace(l, c"io", c"output", devices::output),
             lines: replace(l, c"io", c"lines", devices::lines),
+            tmpfile: replace(l, c"io", c"tmpfile", devices::tmpfile),
             require: replace_with_upvalue(l, c"_G", c"require", super::modules::require),
             randomseed: replace_with_upvalue(l, c"math", c"randomseed", randomseed),
             file_flush: replace_method(l, c"flush", file_flush),
@@ -271,6 +272,7 @@ unsafe extern "C-unwind" fn popen(l: *mut lua_State) -> c_int {
             b"w" => false,
             _ => return ffi::luaL_argerror(l, 2, c"invalid mode".as_ptr()),
         };
+        context::with(|c| c.traces.userdata.set(true));
         let stream = ffi::lua_newuserdatauv(l, size_of::<LuaStream>(), 0).cast::<LuaStream>();
         stream.write(LuaStream { file: ptr::null_mut(), close: None });
         ffi::luaL_setmetatable(l, FILE_HANDLE.as_ptr());
@@ -337,14 +339,15 @@ unsafe extern "C" fn popen_close(cookie: *mut c_void) -> c_int {
 
 // -------------------------------------------------------------------- what leaves traces
 
-/// Lua says what an allocation is for: userdata (files, for one) must be collected when the request ends.
+/// Lua says what an allocation is for: userdata of C modules must be collected when the request ends.
 unsafe extern "C" fn allocate(ud: *mut c_void, block: *mut c_void, old: usize, new: usize) -> *mut c_void {
     if block.is_null() && old == ffi::LUA_TUSERDATA as usize {
         let fails = context::with(|c| c.no_memory.replace(c.no_memory.get().saturating_sub(1)));
         if fails > 0 {
             return ptr::null_mut();
         }
-        context::with(|c| c.traces.userdata.set(true));
+        // Of Lua's own userdata only files matter, which are noted as they are opened; the others are buffers.
+        context::with(|c| c.native.get().then(|| c.traces.userdata.set(true)));
     }
     match ALLOCATOR.get() {
         // SAFETY: the arguments are passed on as Lua gave them.
