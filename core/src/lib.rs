@@ -16,7 +16,7 @@
 //! * [`request`]: what a program sees and says.
 //! * [`cgi`]: the same request type for a process that was started for one request.
 //! * [`script`], [`interpreter`], [`child`]: which file a request runs, the seam to a language, child processes of scripts.
-//! * [`client`]: the web server's side.
+//! * [`client`], [`response`]: the web server's side.
 //! * [`signals`], [`thread`]: what stops a server; threads that each have a working directory.
 //!
 //! # A program in ten lines
@@ -52,6 +52,7 @@ pub mod listener;
 mod poll;
 pub mod protocol;
 pub mod request;
+pub mod response;
 pub mod script;
 pub mod server;
 pub mod signals;
