@@ -11,13 +11,15 @@
 //! | `stdio` | the standard streams of the request |
 //! | `devices` | the standard streams under their names as files |
 //! | `process` | environment and child processes |
-//! | `functions` | library functions that must know about requests |
+//! | `error` | errors of scripts, in the words of the language |
+//! | `originals`, `functions` | library functions that must know about requests |
 //! | `ends` | how a script ends itself |
 //! | `module` | the module `fcgi` that scripts can require |
 //! | `isolation` | put back what a script changed |
 //! | `pristine` | whether there is anything to put back |
 //! | `modules` | what stays loaded, and what that means for the next request |
 //! | `command_line`, `repl` | the interpreter's own options, its prompt |
+//! | `interrupts` | SIGINT on a terminal |
 //! | `plain` | the interpreter as it is without requests: on a terminal, under CGI |
 
 #[cfg(feature = "lua")]

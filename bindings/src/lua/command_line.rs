@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use mlua::ffi::{self, lua_State};
 
-use super::engine::describe_error;
+use super::error::describe_error;
 
 /// What the options ask for.
 #[derive(Debug, Default)]

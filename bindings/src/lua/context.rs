@@ -9,7 +9,9 @@ use std::rc::Rc;
 use fcgi_core::interpreter::Requests;
 use fcgi_core::script::Watch;
 use fcgi_core::{Request, child::Streams};
-use mlua::lua_CFunction;
+
+/// The status of a program that SIGPIPE has killed, as shells report it.
+const CLIENT_GONE: i32 = 128 + libc::SIGPIPE;
 
 /// How a script ended itself.
 #[derive(Clone, Copy, Debug)]
@@ -36,40 +38,12 @@ pub(super) struct Traces {
     pub(super) userdata: Cell<bool>,
 }
 
-/// Library functions that ours call.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Originals {
-    pub(super) setmetatable: Option<lua_CFunction>,
-    pub(super) debug_setmetatable: Option<lua_CFunction>,
-    pub(super) getregistry: Option<lua_CFunction>,
-    pub(super) collectgarbage: Option<lua_CFunction>,
-    pub(super) randomseed: Option<lua_CFunction>,
-    pub(super) setlocale: Option<lua_CFunction>,
-    pub(super) pcall: Option<lua_CFunction>,
-    pub(super) xpcall: Option<lua_CFunction>,
-    pub(super) resume: Option<lua_CFunction>,
-    pub(super) require: Option<lua_CFunction>,
-    pub(super) io_flush: Option<lua_CFunction>,
-    pub(super) file_flush: Option<lua_CFunction>,
-    pub(super) file_setvbuf: Option<lua_CFunction>,
-    pub(super) io_write: Option<lua_CFunction>,
-    pub(super) io_read: Option<lua_CFunction>,
-    pub(super) open: Option<lua_CFunction>,
-    pub(super) input: Option<lua_CFunction>,
-    pub(super) output: Option<lua_CFunction>,
-    pub(super) lines: Option<lua_CFunction>,
-    pub(super) tmpfile: Option<lua_CFunction>,
-    pub(super) file_write: Option<lua_CFunction>,
-    pub(super) file_read: Option<lua_CFunction>,
-}
-
 #[derive(Default)]
 pub(super) struct Context {
     pub(super) request: RefCell<Option<Request>>,
     pub(super) children: RefCell<Option<Streams>>,
     pub(super) exit: Cell<Option<Exit>>,
     pub(super) traces: Traces,
-    pub(super) originals: Cell<Originals>,
     /// Counts whenever the script looks at its request or answers.
     pub(super) looks: Cell<u64>,
     /// How deep `require` is in itself.
@@ -144,6 +118,13 @@ impl Context {
             Some(result) => result,
             // Between requests there is only our own log.
             None => io::stderr().write_all(bytes),
+        }
+    }
+
+    /// Nobody reads what the script writes: it is to end as soon as it calls one of our functions.
+    pub(super) fn client_has_gone(&self) {
+        if self.exit.get().is_none() {
+            self.exit.set(Some(Exit { status: CLIENT_GONE, close: false }));
         }
     }
 

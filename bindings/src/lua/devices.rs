@@ -11,7 +11,7 @@ use mlua::ffi::{self, lua_State};
 use mlua::lua_CFunction;
 
 use super::context;
-use super::functions::original;
+use super::originals::original;
 use super::stdio::{self, Device, FILE_HANDLE, LuaStream};
 
 thread_local! {

@@ -12,13 +12,10 @@ use std::ffi::c_int;
 use mlua::ffi::{self, lua_State};
 
 use super::context::{self, Exit};
-use super::functions::original;
+use super::originals::original;
 
 /// When memory is out, Lua collects garbage and tries again.
 const ATTEMPTS: u8 = 2;
-
-/// The status of a program that SIGPIPE has killed, as shells report it.
-const CLIENT_GONE: i32 = 128 + libc::SIGPIPE;
 
 /// Ends the script. Does not return.
 unsafe fn leave(l: *mut lua_State) -> c_int {
@@ -49,15 +46,6 @@ unsafe fn raise(l: *mut lua_State) -> c_int {
         ffi::lua_pushnil(l);
         ffi::lua_error(l)
     }
-}
-
-/// The script is to end as soon as it calls one of our functions: nobody reads what it writes.
-pub(super) fn client_has_gone() {
-    context::with(|c| {
-        if c.exit.get().is_none() {
-            c.exit.set(Some(Exit { status: CLIENT_GONE, close: false }));
-        }
-    });
 }
 
 /// Passes results on, unless the script has ended meanwhile.

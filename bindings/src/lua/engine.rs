@@ -18,6 +18,7 @@ use mlua::{Lua, LuaOptions, StdLib};
 
 use super::command_line::{CommandLine, Step};
 use super::context::{self, Accept};
+use super::error::{describe_error, take_message};
 use super::functions;
 use super::isolation::Baseline;
 use super::stdio::Files;
@@ -403,36 +404,5 @@ unsafe fn make_globals_fresh(l: *mut lua_State) {
             }
         }
         ffi::lua_pop(l, 1);
-    }
-}
-
-/// What `lua` does with an error: a text gets a traceback, another value its `__tostring`.
-pub(super) unsafe extern "C-unwind" fn describe_error(l: *mut lua_State) -> c_int {
-    // SAFETY: plain stack operations.
-    unsafe {
-        if context::with(|c| c.exit.get().is_some()) {
-            return 1;
-        }
-        let mut message = ffi::lua_tostring(l, 1);
-        if message.is_null() {
-            if ffi::luaL_callmeta(l, 1, c"__tostring".as_ptr()) != 0 && ffi::lua_type(l, -1) == ffi::LUA_TSTRING {
-                return 1;
-            }
-            let kind = ffi::lua_typename(l, ffi::lua_type(l, 1));
-            message = ffi::lua_pushfstring(l, c"(error object is a %s value)".as_ptr(), kind);
-        }
-        ffi::luaL_traceback(l, l, message, 1);
-        1
-    }
-}
-
-/// Takes what `call_script` left: nothing, or a message, which ends at its first zero byte as all that C prints.
-pub(super) unsafe fn take_message(l: *mut lua_State) -> Option<Vec<u8>> {
-    // SAFETY: one value is on the stack.
-    unsafe {
-        let text = ffi::lua_tostring(l, -1);
-        let message = (!text.is_null()).then(|| CStr::from_ptr(text).to_bytes().to_vec());
-        ffi::lua_settop(l, 0);
-        message
     }
 }

@@ -13,9 +13,10 @@ use std::ptr;
 use mlua::ffi::{self, lua_State};
 use mlua::lua_CFunction;
 
-use super::context::{self, Originals};
+use super::context;
 use super::devices;
-use super::ends::{self, client_has_gone, unless_ended};
+use super::ends::{self, unless_ended};
+use super::originals::{self, Originals, original};
 use super::process::{self, Popen};
 use super::stdio::{self, CookieFunctions, FILE_HANDLE, LuaStream};
 
@@ -51,7 +52,7 @@ pub(super) unsafe fn install(l: *mut lua_State) {
             file_write: replace_method(l, c"write", ends::file_write),
             file_read: replace_method(l, c"read", ends::file_read),
         };
-        context::with(|c| c.originals.set(originals));
+        originals::set(originals);
         replace(l, c"_G", c"print", print);
         replace(l, c"os", c"exit", ends::exit);
         replace(l, c"os", c"getenv", getenv);
@@ -119,15 +120,6 @@ unsafe fn replace_with_upvalue(
     }
 }
 
-/// Calls a library function in the frame of the one that replaces it.
-pub(super) unsafe fn original(l: *mut lua_State, which: impl FnOnce(Originals) -> Option<lua_CFunction>) -> c_int {
-    match which(context::with(|c| c.originals.get())) {
-        // SAFETY: it is a C function of Lua, and finds the stack that it expects.
-        Some(function) => unsafe { function(l) },
-        None => 0,
-    }
-}
-
 // -------------------------------------------------------------------- streams
 
 unsafe extern "C-unwind" fn print(l: *mut lua_State) -> c_int {
@@ -159,7 +151,7 @@ unsafe fn send(l: *mut lua_State, results: c_int) -> c_int {
     use std::io::Write;
     let failed = context::with(|c| c.request(|request| request.stdout().flush().is_err()));
     if failed == Some(true) {
-        client_has_gone();
+        context::with(context::Context::client_has_gone);
     }
     // SAFETY: only the results are on the stack.
     unsafe { unless_ended(l, results) }

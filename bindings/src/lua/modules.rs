@@ -12,10 +12,10 @@ use std::ptr;
 use mlua::ffi::{self, LUA_REGISTRYINDEX, lua_State};
 
 use super::context;
-use super::functions::original;
 use super::isolation::{
     BEFORE, CHANGES, LIBRARIES, MET, NESTED, ORIGIN, copy_table, key, push_baseline, put_missing, remember_registry,
 };
+use super::originals::original;
 
 /// `require`: the library's, which keeps modules, and what their loading changed.
 pub(super) unsafe extern "C-unwind" fn require(l: *mut lua_State) -> c_int {

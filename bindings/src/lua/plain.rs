@@ -1,20 +1,18 @@
 //! The interpreter without requests: on a terminal and under CGI, where `lua` itself is what a script expects.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_int};
-use std::io::{IsTerminal, Write};
+use std::ffi::{CString, c_int};
+use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering::SeqCst};
 
 use mlua::ffi::{self, lua_State};
 
 use super::command_line::{self, CommandLine};
 use super::engine::{self, Options};
+use super::error::report;
+use super::interrupts::{self, catch_interrupts};
 use super::repl;
-
-/// The state that SIGINT interrupts.
-static INTERRUPTED: AtomicPtr<lua_State> = AtomicPtr::new(ptr::null_mut());
 
 /// What is to be run, for the function that runs it.
 struct Job<'a> {
@@ -42,14 +40,14 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let job = Job { options, line: &line };
     // SAFETY: the job outlives the call; the state is fresh and this thread's.
     let succeeded = unsafe {
-        INTERRUPTED.store(l, SeqCst);
+        interrupts::of(l);
         ffi::lua_pushcfunction(l, main);
         ffi::lua_pushlightuserdata(l, ptr::from_ref(&job).cast_mut().cast());
         // `lua` passes two arguments; with as many, a stack overflow comes at the same depth.
         ffi::lua_pushnil(l);
         let status = ffi::lua_pcall(l, 2, 1, 0);
         let succeeded = ffi::lua_toboolean(l, -1) != 0;
-        report(l, status, Some(options)) && succeeded
+        report(l, status, Some(&options.program)) && succeeded
     };
     // Closing the state runs finalizers, which may still print. Its owner would collect garbage first, and so run them in
     // another order than `lua`.
@@ -91,14 +89,14 @@ unsafe extern "C-unwind" fn main(l: *mut lua_State) -> c_int {
         for step in &line.prelude {
             catch_interrupts();
             let status = step.run(l);
-            if !report(l, status, Some(options)) {
+            if !report(l, status, Some(&options.program)) {
                 return 0;
             }
         }
         if options.script.is_some() {
             catch_interrupts();
             let status = run_script(l, options);
-            if !report(l, status, Some(options)) {
+            if !report(l, status, Some(&options.program)) {
                 return 0;
             }
         }
@@ -108,7 +106,7 @@ unsafe extern "C-unwind" fn main(l: *mut lua_State) -> c_int {
             if std::io::stdin().is_terminal() {
                 repl::print_version();
                 repl::run(l);
-            } else if !report(l, run_stdin(l), Some(options)) {
+            } else if !report(l, run_stdin(l), Some(&options.program)) {
                 return 0;
             }
         }
@@ -157,47 +155,4 @@ unsafe fn run_stdin(l: *mut lua_State) -> c_int {
         let status = ffi::luaL_loadfilex(l, ptr::null(), ptr::null());
         if status == ffi::LUA_OK { command_line::call(l, 0, ffi::LUA_MULTRET) } else { status }
     }
-}
-
-/// Prints the message of an error, which is on the stack, with the program's name before it outside of the prompt. Whether
-/// all is well.
-///
-/// # Safety
-/// `l` is a Lua state of this thread; with an error status its message is on top.
-pub(super) unsafe fn report(l: *mut lua_State, status: c_int, options: Option<&Options>) -> bool {
-    if status == ffi::LUA_OK {
-        return true;
-    }
-    // SAFETY: the text stays on the stack while it is printed.
-    unsafe {
-        let text = ffi::lua_tostring(l, -1);
-        let text = if text.is_null() { b"(error message not a string)" } else { CStr::from_ptr(text).to_bytes() };
-        let program = options.map(|o| [o.program.as_bytes(), b": "].concat()).unwrap_or_default();
-        let _ = std::io::stderr().write_all(&[&program[..], text, b"\n"].concat());
-        ffi::lua_pop(l, 1);
-    }
-    false
-}
-
-/// Until it has happened once, SIGINT raises the error "interrupted!" in what runs; then it ends the program.
-pub(super) fn catch_interrupts() {
-    extern "C" fn interrupt(signal: c_int) {
-        // SAFETY: resetting a handler and setting a hook are allowed in a signal handler; Lua says so of the latter.
-        unsafe {
-            libc::signal(signal, libc::SIG_DFL);
-            let l = INTERRUPTED.load(SeqCst);
-            let always = ffi::LUA_MASKCALL | ffi::LUA_MASKRET | ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT;
-            ffi::lua_sethook(l, Some(raise), always, 1);
-        }
-    }
-    unsafe extern "C-unwind" fn raise(l: *mut lua_State, _: *mut ffi::lua_Debug) {
-        // SAFETY: hooks may raise errors.
-        unsafe {
-            ffi::lua_sethook(l, None, 0, 0);
-            ffi::luaL_error(l, c"interrupted!".as_ptr());
-        }
-    }
-    let handler: extern "C" fn(c_int) = interrupt;
-    // SAFETY: the handler does only what handlers may do.
-    unsafe { libc::signal(libc::SIGINT, handler as libc::sighandler_t) };
 }

@@ -11,7 +11,8 @@ use rustyline::history::DefaultHistory;
 use rustyline::{Config, Editor};
 
 use super::command_line::call;
-use super::plain::{catch_interrupts, report};
+use super::error::report;
+use super::interrupts::catch_interrupts;
 
 /// The version of the Lua that is built in, as `lua -v` prints it.
 const VERSION: &str = "Lua 5.4.9  Copyright (C) 1994-2026 Lua.org, PUC-Rio";

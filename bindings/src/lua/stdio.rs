@@ -243,7 +243,7 @@ fn after_write(result: &io::Result<()>) -> bool {
     if result.is_err() {
         set_errno(libc::EPIPE);
         // Under CGI the program would be killed by SIGPIPE; the request that is not wanted ends likewise.
-        super::ends::client_has_gone();
+        context::with(context::Context::client_has_gone);
     }
     result.is_ok()
 }
