@@ -125,11 +125,6 @@ impl HeadParser {
         Self::default()
     }
 
-    /// Whether no byte has come.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
     /// Takes bytes off the front of `input`, up to the end of the head; `None` when more are needed. What is left in
     /// `input` behind the head is the beginning of the body.
     ///

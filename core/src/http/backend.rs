@@ -3,24 +3,29 @@
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::StatusCode;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::CONTENT_LENGTH;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinHandle;
 
-use super::Access;
 use super::head::{BadHead, Head};
-use crate::protocol::decoder::Decoder;
-use crate::protocol::{Params, RecordType, Role, encoder};
+use crate::protocol::decoder::{Decoder, Piece};
+use crate::protocol::{Params, ProtocolStatus, RecordType, Role, encoder};
+use crate::response::{self, HeadParser};
 
 /// Bytes read at once from the FastCGI server.
 const READ_BUFFER: usize = 16 << 10;
+/// A longer line of the error stream becomes several: a script may never end one.
+const LONGEST_LINE: usize = 8 << 10;
 /// The id of the only request on a connection.
 const ID: u16 = 1;
 
@@ -31,16 +36,32 @@ pub(super) enum BackendError {
     Unreachable(#[source] io::Error),
     #[error("the FastCGI server broke off: {0}")]
     BrokenOff(#[source] io::Error),
-    #[error("the FastCGI server gave no answer")]
+    #[error("the client broke off its request body")]
+    ClientBrokeOff,
+    #[error("the FastCGI server has too much to do")]
+    Overloaded,
+    #[error("the FastCGI server refused the request (protocol status {0})")]
+    Refused(u8),
+    #[error("the FastCGI server gave no answer with a complete header")]
     NoAnswer,
+    #[error("the FastCGI server neither reads nor answers")]
+    TimedOut,
     #[error(transparent)]
     BadHead(#[from] BadHead),
+}
+
+impl From<response::BadHead> for BackendError {
+    fn from(why: response::BadHead) -> Self {
+        Self::BadHead(why.into())
+    }
 }
 
 impl BackendError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unreachable(_) | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ClientBrokeOff => StatusCode::BAD_REQUEST,
+            Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::BAD_GATEWAY,
         }
     }
@@ -52,11 +73,22 @@ pub(super) struct Answer {
     decoder: Decoder,
     /// Output that has been read and not been handed on.
     output: BytesMut,
-    errors: Vec<u8>,
+    errors: ErrorLines,
+    /// The content of END_REQUEST, as far as it has come.
+    end: Vec<u8>,
     ended: bool,
+    /// The script says how long its answer is.
+    has_length: bool,
+    upload: Arc<Mutex<Upload>>,
     sender: JoinHandle<()>,
-    access: Option<(Access, StatusCode)>,
+}
+
+/// How far the request has been sent.
+#[derive(Debug, Default)]
+struct Upload {
     bytes: u64,
+    waits_for_client: bool,
+    client_broke_off: bool,
 }
 
 impl Answer {
@@ -66,10 +98,12 @@ impl Answer {
         let (records, mut sink) = socket.into_split();
         let mut request = Vec::new();
         encoder::request_head(ID, Role::Responder, false, params, &mut request);
+        let upload = Arc::new(Mutex::new(Upload::default()));
+        let progress = upload.clone();
         let sender = tokio::spawn(async move {
             // When the application takes no more, its answer says why; when the client sends no more, the connection is
             // left without the body's end, so that the script is not run on half of it.
-            let sent = send(&mut sink, request, body).await;
+            let sent = send(&mut sink, request, body, &progress).await;
             if sent.is_err() {
                 drop(sink);
             } else {
@@ -81,31 +115,60 @@ impl Answer {
             records,
             decoder: Decoder::new(),
             output: BytesMut::new(),
-            errors: Vec::new(),
+            errors: ErrorLines::default(),
+            end: Vec::new(),
             ended: false,
+            has_length: false,
+            upload,
             sender,
-            access: None,
-            bytes: 0,
         })
     }
 
-    /// Waits for the head of the answer.
-    pub(super) async fn head(&mut self) -> Result<Head, BackendError> {
+    /// Waits for the head of the answer. `timeout` bounds how long the application may neither read nor write.
+    pub(super) async fn head(&mut self, timeout: Option<Duration>) -> Result<Head, BackendError> {
+        let mut parser = HeadParser::new();
         loop {
-            if let Some((head, length)) = Head::parse(&self.output)? {
-                self.output.advance(length);
+            let mut input = &self.output[..];
+            let head = parser.push(&mut input)?;
+            let left = input.len();
+            self.output.advance(self.output.len() - left);
+            if let Some(head) = head {
+                let head = Head::try_from(head)?;
+                self.has_length = head.headers.contains_key(CONTENT_LENGTH);
                 return Ok(head);
             }
             if self.ended {
-                return Err(BackendError::NoAnswer);
+                return Err(self.why_no_answer());
             }
-            std::future::poll_fn(|context| self.poll_more(context)).await.map_err(BackendError::BrokenOff)?;
+            self.more(timeout).await?;
         }
     }
 
-    /// Has the rest of the answer written to the access log when it has been read, or given up.
-    pub(super) fn log_when_done(&mut self, access: Access, status: StatusCode) {
-        self.access = Some((access, status));
+    fn why_no_answer(&self) -> BackendError {
+        const COMPLETE: u8 = ProtocolStatus::RequestComplete as u8;
+        const OVERLOADED: u8 = ProtocolStatus::Overloaded as u8;
+        match self.end.get(4) {
+            None | Some(&COMPLETE) => BackendError::NoAnswer,
+            Some(&OVERLOADED) => BackendError::Overloaded,
+            Some(status) => BackendError::Refused(*status),
+        }
+    }
+
+    /// Reads once, waiting for it.
+    async fn more(&mut self, timeout: Option<Duration>) -> Result<(), BackendError> {
+        let limit = timeout.unwrap_or(Duration::MAX);
+        loop {
+            let before = lock(&self.upload).bytes;
+            let read = tokio::time::timeout(limit, std::future::poll_fn(|context| self.poll_more(context))).await;
+            let upload = lock(&self.upload);
+            match read {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(_)) if upload.client_broke_off => return Err(BackendError::ClientBrokeOff),
+                Ok(Err(e)) => return Err(BackendError::BrokenOff(e)),
+                Err(_) if upload.bytes == before && !upload.waits_for_client => return Err(BackendError::TimedOut),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Reads the rest in the background and throws it away.
@@ -113,7 +176,7 @@ impl Answer {
         tokio::spawn(async move { while let Some(Ok(_)) = self.frame().await {} });
     }
 
-    /// Reads once, into `output`, `errors` and `ended`.
+    /// Reads once, into `output`, `errors` and `end`.
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut block = [0; READ_BUFFER];
         let mut buffer = ReadBuf::new(&mut block);
@@ -123,42 +186,66 @@ impl Answer {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
         while let Some(piece) = self.decoder.next(&mut bytes).map_err(io::Error::other)? {
-            match RecordType::from_number(piece.header.kind) {
-                Some(RecordType::Stdout) => self.output.extend_from_slice(piece.content),
-                Some(RecordType::Stderr) => self.log_errors(piece.content),
-                Some(RecordType::EndRequest) if piece.last => self.ended = true,
-                _ => {}
-            }
+            self.take(piece);
         }
         Poll::Ready(Ok(()))
     }
 
-    /// The script's error stream goes to the log, line by line.
-    fn log_errors(&mut self, text: &[u8]) {
-        self.errors.extend_from_slice(text);
-        while let Some(end) = self.errors.iter().position(|&b| b == b'\n') {
-            let line: Vec<u8> = self.errors.drain(..=end).collect();
-            tracing::error!("script: {}", String::from_utf8_lossy(line.trim_ascii_end()));
+    fn take(&mut self, piece: Piece<'_>) {
+        match RecordType::from_number(piece.header.kind) {
+            Some(RecordType::Stdout) => self.output.extend_from_slice(piece.content),
+            Some(RecordType::Stderr) => self.errors.push(piece.content),
+            Some(RecordType::EndRequest) if !self.ended => {
+                self.end.extend_from_slice(piece.content);
+                self.ended = piece.last;
+            }
+            _ => {}
         }
     }
 }
 
-async fn send(sink: &mut OwnedWriteHalf, head: Vec<u8>, body: Option<Incoming>) -> io::Result<()> {
-    sink.write_all(&head).await?;
-    let mut records = Vec::new();
-    if let Some(mut body) = body {
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(io::Error::other)?;
-            if let Some(data) = frame.data_ref() {
-                records.clear();
-                encoder::stream(RecordType::Stdin, ID, data, &mut records);
-                sink.write_all(&records).await?;
+fn lock(upload: &Mutex<Upload>) -> MutexGuard<'_, Upload> {
+    upload.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn send(
+    sink: &mut OwnedWriteHalf,
+    head: Vec<u8>,
+    mut body: Option<Incoming>,
+    upload: &Mutex<Upload>,
+) -> io::Result<()> {
+    let mut records = head;
+    if body.is_none() {
+        encoder::end_stream(RecordType::Stdin, ID, &mut records);
+    }
+    loop {
+        sink.write_all(&records).await?;
+        {
+            let mut upload = lock(upload);
+            upload.bytes += records.len() as u64;
+            upload.waits_for_client = body.is_some();
+        }
+        records.clear();
+        let Some(streaming) = &mut body else { return Ok(()) };
+        let frame = streaming.frame().await;
+        let mut upload = lock(upload);
+        upload.waits_for_client = false;
+        match frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    encoder::stream(RecordType::Stdin, ID, data, &mut records);
+                }
+            }
+            Some(Err(e)) => {
+                upload.client_broke_off = true;
+                return Err(io::Error::other(e));
+            }
+            None => {
+                body = None;
+                encoder::end_stream(RecordType::Stdin, ID, &mut records);
             }
         }
     }
-    records.clear();
-    encoder::end_stream(RecordType::Stdin, ID, &mut records);
-    sink.write_all(&records).await
 }
 
 impl Body for Answer {
@@ -175,19 +262,54 @@ impl Body for Answer {
                 return Poll::Ready(Some(Err(e)));
             }
         }
-        answer.bytes += answer.output.len() as u64;
         Poll::Ready(Some(Ok(Frame::data(answer.output.split().freeze()))))
+    }
+
+    /// A short answer has come as a whole with its head, and needs no chunks.
+    fn size_hint(&self) -> SizeHint {
+        let exact = self.ended && !self.has_length;
+        if exact { SizeHint::with_exact(self.output.len() as u64) } else { SizeHint::new() }
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
         self.sender.abort();
-        if !self.errors.is_empty() {
-            tracing::error!("script: {}", String::from_utf8_lossy(&self.errors));
+    }
+}
+
+/// The script's error stream on its way to the log, line by line.
+#[derive(Debug, Default)]
+struct ErrorLines(Vec<u8>);
+
+impl ErrorLines {
+    fn push(&mut self, mut text: &[u8]) {
+        while !text.is_empty() {
+            let end = text.iter().position(|&b| b == b'\n');
+            let room = LONGEST_LINE - self.0.len();
+            let length = end.unwrap_or(text.len()).min(room);
+            self.0.extend_from_slice(&text[..length]);
+            text = &text[length..];
+            if end == Some(length) {
+                text = &text[1..];
+                self.write();
+            } else if length == room {
+                self.write();
+            }
         }
-        if let Some((access, status)) = &self.access {
-            access.log(*status, self.bytes);
+    }
+
+    fn write(&mut self) {
+        let line = self.0.trim_ascii_end();
+        if !line.is_empty() {
+            tracing::error!("script: {}", String::from_utf8_lossy(line));
         }
+        self.0.clear();
+    }
+}
+
+impl Drop for ErrorLines {
+    fn drop(&mut self) {
+        self.write();
     }
 }

@@ -12,28 +12,39 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, LAST_MODIFIED};
-use hyper::{Method, Response, StatusCode};
+use hyper::{Method, Response, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
+use rustix::fs::OFlags;
 use tokio::io::{AsyncRead, ReadBuf};
+
+use super::Site;
 
 /// Bytes read at once.
 const BLOCK: usize = 16 << 10;
 
-/// The response for a path that names a file below the directory; `None` when it names none.
+/// The response for a path that names a file below the directory; `None` when it names none, or a script.
 pub(super) async fn find(
     directory: &Path,
+    site: &Site,
     method: &Method,
-    path: &str,
+    uri: &Uri,
     headers: &HeaderMap,
 ) -> Option<Response<super::Body>> {
     if *method != Method::GET && *method != Method::HEAD {
         return None;
     }
-    let (file, is_directory) = locate(directory, path)?;
-    if is_directory && !path.ends_with('/') {
-        return Some(super::redirect(&format!("{path}/")));
+    let Found { file, at } = locate(directory, uri.path())?;
+    // Its source is nobody's business, wherever a careless command line puts the directory.
+    if site.may_be_script(&file) {
+        return None;
     }
-    let open = tokio::fs::File::open(&file).await.ok()?;
+    if at == At::IndexWithoutSlash {
+        // Two slashes would begin the name of another host.
+        let path = uri.path().trim_start_matches('/');
+        let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+        return Some(super::redirect(&format!("/{path}/{query}")));
+    }
+    let open = open(&file).await.ok()?;
     let meta = open.metadata().await.ok().filter(std::fs::Metadata::is_file)?;
     let modified = meta.modified().ok();
     let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
@@ -57,20 +68,48 @@ pub(super) async fn find(
     Some(response)
 }
 
+/// Never waits, as it would for a pipe's other end, and follows no link that was not there a moment ago.
+async fn open(file: &Path) -> io::Result<tokio::fs::File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    tokio::fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(file).await
+}
+
+struct Found {
+    file: PathBuf,
+    at: At,
+}
+
+#[derive(PartialEq, Eq)]
+enum At {
+    /// The path is the file's, or its directory's with a slash at the end.
+    Path,
+    /// The path is that of the file's directory, but relative links in the page would lead astray.
+    IndexWithoutSlash,
+}
+
 /// The file that a path names, or the index of a directory: below the directory, wherever links lead, and not hidden.
-fn locate(directory: &Path, path: &str) -> Option<(PathBuf, bool)> {
+fn locate(directory: &Path, path: &str) -> Option<Found> {
     let decoded: Vec<u8> = percent_decode_str(path).collect();
-    let relative = decoded.strip_prefix(b"/")?;
-    if relative.contains(&0) || relative.split(|&b| b == b'/').any(|part| part.starts_with(b".")) {
+    if decoded.contains(&0) {
         return None;
     }
-    let mut file = directory.join(OsStr::from_bytes(relative));
-    let is_directory = file.is_dir();
-    if is_directory {
-        file = file.join("index.html");
+    let mut file = directory.to_owned();
+    // Part by part: a name that began with a slash would take the place of the directory.
+    for part in decoded.split(|&b| b == b'/').filter(|part| !part.is_empty()) {
+        if part.starts_with(b".") {
+            return None;
+        }
+        file.push(OsStr::from_bytes(part));
+    }
+    let mut at = At::Path;
+    if file.is_dir() {
+        file.push("index.html");
+        at = if decoded.ends_with(b"/") { At::Path } else { At::IndexWithoutSlash };
+    } else if decoded.ends_with(b"/") {
+        return None;
     }
     let real = file.canonicalize().ok()?;
-    real.starts_with(directory.canonicalize().ok()?).then_some((real, is_directory))
+    real.starts_with(directory.canonicalize().ok()?).then_some(Found { file: real, at })
 }
 
 fn is_unchanged(modified: Option<SystemTime>, headers: &HeaderMap) -> bool {

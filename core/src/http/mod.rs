@@ -4,7 +4,11 @@
 //! hyper speaks HTTP; each request becomes one FastCGI request on a connection of its own (`backend`), with all variables
 //! of RFC 3875 (`variables`); the CGI response becomes an HTTP response (`head`). Bodies stream both ways, so memory
 //! does not grow with them. A client that leaves closes the FastCGI connection, which tells the script.
+//!
+//! Each request is one line of the log, of target `access` and level INFO (`access`); what scripts write to their error
+//! stream is logged as errors.
 
+mod access;
 mod backend;
 mod files;
 mod head;
@@ -16,7 +20,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
@@ -29,16 +33,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use access::{Access, Logged};
 use backend::{Answer, BackendError};
 use head::Head;
-use variables::Target;
 
-/// A client must send its request head within this time.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::protocol::Params;
+
 /// Local redirects that one request may cause: a script that redirects to itself would never end.
 const REDIRECTS: usize = 10;
-/// Clients that still read their answers when the front stops have so long.
-const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -49,7 +51,8 @@ pub struct Config {
     pub backend: PathBuf,
     /// What a URL names.
     pub site: Site,
-    /// Files below this directory are served as they are, where a GET's path names one.
+    /// Files below this directory are served as they are, where a GET's path names one. Never served are hidden files,
+    /// files that links lead out to, and files with a script's extension: their source is nobody's business.
     pub static_dir: Option<PathBuf>,
 }
 
@@ -63,9 +66,28 @@ pub enum Site {
     Directory {
         /// The directory.
         root: PathBuf,
-        /// Extensions of scripts, without the dot. A directory's page is its `index` with the first of them.
+        /// Extensions of scripts, without the dot; none of them for any. A directory's page is its `index` with the
+        /// first of them.
         extensions: Vec<OsString>,
     },
+}
+
+/// How long the front waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For a client's request head, and for its next request: 30 seconds by default.
+    pub head: Duration,
+    /// For an application that neither reads the request nor begins to answer; then the client is answered with status
+    /// 504. By default without end: the application's own server knows better what takes long.
+    pub answer: Option<Duration>,
+    /// For clients that still read their answers when the front stops: 10 seconds by default.
+    pub stop: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { head: Duration::from_secs(30), answer: None, stop: Duration::from_secs(10) }
+    }
 }
 
 /// A running front.
@@ -82,11 +104,19 @@ impl Front {
     /// # Errors
     /// When the thread or its event loop cannot be started.
     pub fn start(listener: std::net::TcpListener, config: Config) -> io::Result<Self> {
+        Self::start_with(listener, config, Timeouts::default())
+    }
+
+    /// Starts as [`start`](Self::start) does, with other timeouts.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_with(listener: std::net::TcpListener, config: Config, timeouts: Timeouts) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
-        let shared = Arc::new(Shared { config, address });
+        let shared = Arc::new(Shared { config, timeouts, address });
         let thread = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
             if let Err(e) = runtime.block_on(serve(listener, shared, stopped)) {
                 tracing::error!("the HTTP front has stopped: {e}");
@@ -100,7 +130,7 @@ impl Front {
         self.address
     }
 
-    /// Accepts no more, waits until answers have been read (ten seconds at most), and ends the thread.
+    /// Accepts no more, waits until answers have been read ([`Timeouts::stop`] at most), and ends the thread.
     pub fn stop(mut self) {
         let _ = self.stop.send(true);
         if let Some(thread) = self.thread.take() {
@@ -112,6 +142,7 @@ impl Front {
 #[derive(Debug)]
 struct Shared {
     config: Config,
+    timeouts: Timeouts,
     address: SocketAddr,
 }
 
@@ -139,7 +170,8 @@ async fn serve(
         }
     }
     drop(listener);
-    let _ = tokio::time::timeout(LAST_ANSWERS, async { while connections.join_next().await.is_some() {} }).await;
+    let _ =
+        tokio::time::timeout(shared.timeouts.stop, async { while connections.join_next().await.is_some() {} }).await;
     Ok(())
 }
 
@@ -151,13 +183,14 @@ async fn serve_connection(
 ) {
     let _ = socket.set_nodelay(true);
     let local = socket.local_addr().unwrap_or(shared.address);
+    let head_timeout = shared.timeouts.head;
     let service = service_fn(move |request| {
         let shared = shared.clone();
         async move { Ok::<_, Infallible>(respond(request, peer, local, &shared).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(head_timeout)
         .half_close(false)
         .serve_connection(TokioIo::new(socket), service);
     let mut connection = std::pin::pin!(connection);
@@ -170,90 +203,65 @@ async fn serve_connection(
     let _ = connection.await;
 }
 
-/// What the access log says of a request.
-#[derive(Debug)]
-struct Access {
-    method: Method,
-    uri: String,
-    peer: SocketAddr,
-    start: Instant,
+async fn respond(request: Request<Incoming>, peer: SocketAddr, local: SocketAddr, shared: &Shared) -> Response<Logged> {
+    let access = Access::new(&request, peer);
+    let response = match &shared.config.static_dir {
+        Some(directory) => {
+            files::find(directory, &shared.config.site, request.method(), request.uri(), request.headers()).await
+        }
+        None => None,
+    };
+    let response = match response {
+        Some(response) => response,
+        None => run(request, &access, &variables::Connection { peer, local }, shared).await.unwrap_or_else(page),
+    };
+    let (parts, body) = response.into_parts();
+    let body = access.answered(parts.status, body);
+    Response::from_parts(parts, body)
 }
 
-impl Access {
-    fn log(&self, status: StatusCode, bytes: u64) {
-        let Self { method, uri, peer, start } = self;
-        tracing::info!("{} \"{method} {uri}\" {} {bytes} {:.1?}", peer.ip(), status.as_u16(), start.elapsed());
-    }
-}
-
-async fn respond(request: Request<Incoming>, peer: SocketAddr, local: SocketAddr, shared: &Shared) -> Response<Body> {
-    let access =
-        Access { method: request.method().clone(), uri: request.uri().to_string(), peer, start: Instant::now() };
-    if let Some(directory) = &shared.config.static_dir
-        && let Some(response) = files::find(directory, request.method(), request.uri().path(), request.headers()).await
-    {
-        let bytes = hyper::body::Body::size_hint(response.body()).exact().unwrap_or(0);
-        access.log(response.status(), bytes);
-        return response;
-    }
+/// Has the application answer, or says with which status the front answers by itself.
+async fn run(
+    request: Request<Incoming>,
+    access: &Access,
+    connection: &variables::Connection,
+    shared: &Shared,
+) -> Result<Response<Body>, StatusCode> {
+    let failed = |why: &dyn std::fmt::Display| tracing::error!("{} {}: {why}", access.method, access.uri);
     let (parts, body) = request.into_parts();
-    let connection = variables::Connection { peer, local };
     let mut method = parts.method.clone();
     let mut uri = parts.uri.clone();
     let mut body = Some(body);
     for _ in 0..=REDIRECTS {
-        let target = match variables::target(&shared.config.site, uri.path()) {
-            Ok(target) => target,
-            Err(status) => return refuse(&access, status),
-        };
-        let answer = ask(&shared.config, &connection, &parts, &method, &uri, &target, body.take()).await;
-        let (head, answer) = match answer {
-            Ok(answer) => answer,
-            Err(e) => {
-                tracing::error!("{} {}: {e}", access.method, access.uri);
-                return refuse(&access, e.status());
-            }
-        };
-        let Some(location) = head.local_redirect() else { return finish(access, &parts.method, &head, answer) };
-        let Ok(next) = hyper::Uri::try_from(location) else {
-            tracing::error!("{} {}: a redirect to what is no URL", access.method, access.uri);
-            return refuse(&access, StatusCode::BAD_GATEWAY);
-        };
+        let target = variables::target(&shared.config.site, uri.path())?;
+        let params = variables::params(&shared.config.site, connection, &parts, &method, &uri, &target, body.is_some());
+        let (mut head, answer) = ask(shared, &params, body.take()).await.map_err(|e| {
+            failed(&e);
+            e.status()
+        })?;
+        let Some(location) = head.local_redirect.take() else { return Ok(finish(&parts.method, head, answer)) };
         // The server answers as if the client had asked for the other URL (RFC 3875, section 6.2.2).
         answer.read_to_end();
-        uri = next;
+        uri = hyper::Uri::try_from(location).map_err(|e| {
+            failed(&format_args!("a redirect to what is no URL: {e}"));
+            StatusCode::BAD_GATEWAY
+        })?;
         method = if method == Method::HEAD { Method::HEAD } else { Method::GET };
     }
-    tracing::error!("{} {}: more than {REDIRECTS} redirects inside the site", access.method, access.uri);
-    refuse(&access, StatusCode::BAD_GATEWAY)
+    failed(&format_args!("more than {REDIRECTS} redirects inside the site"));
+    Err(StatusCode::BAD_GATEWAY)
 }
 
-async fn ask(
-    config: &Config,
-    connection: &variables::Connection,
-    parts: &hyper::http::request::Parts,
-    method: &Method,
-    uri: &hyper::Uri,
-    target: &Target,
-    body: Option<Incoming>,
-) -> Result<(Head, Answer), BackendError> {
-    let params = variables::params(&config.site, connection, parts, method, uri, target, body.is_some());
-    let mut answer = Answer::ask(&config.backend, &params, body).await?;
-    let head = answer.head().await?;
+async fn ask(shared: &Shared, params: &Params, body: Option<Incoming>) -> Result<(Head, Answer), BackendError> {
+    let mut answer = Answer::ask(&shared.config.backend, params, body).await?;
+    let head = answer.head(shared.timeouts.answer).await?;
     Ok((head, answer))
 }
 
 /// Makes an HTTP response of a CGI response.
-fn finish(access: Access, method: &Method, head: &Head, mut answer: Answer) -> Response<Body> {
-    let mut response = Response::builder().status(head.status);
-    for (name, value) in &head.headers {
-        response = response.header(name, value);
-    }
-    let bodiless = *method == Method::HEAD
-        || head.status == StatusCode::NO_CONTENT
-        || head.status == StatusCode::NOT_MODIFIED
-        || head.status.is_informational();
-    answer.log_when_done(access, head.status);
+fn finish(method: &Method, head: Head, answer: Answer) -> Response<Body> {
+    let bodiless =
+        *method == Method::HEAD || head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED;
     let body = if bodiless {
         // The script runs to its end all the same.
         answer.read_to_end();
@@ -261,12 +269,12 @@ fn finish(access: Access, method: &Method, head: &Head, mut answer: Answer) -> R
     } else {
         answer.boxed()
     };
-    response.body(body).unwrap_or_else(|_| page(StatusCode::BAD_GATEWAY))
-}
-
-fn refuse(access: &Access, status: StatusCode) -> Response<Body> {
-    let response = page(status);
-    access.log(status, hyper::body::Body::size_hint(response.body()).exact().unwrap_or(0));
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    if let Some(reason) = head.reason {
+        response.extensions_mut().insert(reason);
+    }
     response
 }
 

@@ -1,6 +1,6 @@
 //! CGI variables of an HTTP request (RFC 3875, section 4.1).
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -33,14 +33,13 @@ pub(super) fn target(site: &Site, path: &str) -> Result<Target, StatusCode> {
     if path.contains(&0) || !path.starts_with(b"/") {
         return Err(StatusCode::BAD_REQUEST);
     }
+    // Also in what follows the script: PATH_TRANSLATED is a file name made of it. Browsers never send it.
+    if path.split(|&b| b == b'/').any(|part| part == b"..") {
+        return Err(StatusCode::NOT_FOUND);
+    }
     match site {
         Site::Script(script) => Ok(one_script(script, &path)),
-        Site::Directory { root, extensions } => {
-            if path.split(|&b| b == b'/').any(|part| part.starts_with(b".")) {
-                return Err(StatusCode::NOT_FOUND);
-            }
-            script_in(root, extensions, &path).ok_or(StatusCode::NOT_FOUND)
-        }
+        Site::Directory { root, extensions } => script_in(root, extensions, &path).ok_or(StatusCode::NOT_FOUND),
     }
 }
 
@@ -54,25 +53,55 @@ fn one_script(script: &Path, path: &[u8]) -> Target {
     Target { script: script.to_owned(), name: name.to_vec(), path_info: path_info.to_vec() }
 }
 
-fn script_in(root: &Path, extensions: &[std::ffi::OsString], path: &[u8]) -> Option<Target> {
-    let is_script = |file: &Path| {
-        file.extension().is_some_and(|e| extensions.is_empty() || extensions.iter().any(|x| x == e)) && file.is_file()
-    };
-    let mut end = path.len();
-    loop {
-        let name = &path[..end];
-        let file = root.join(OsStr::from_bytes(name.strip_prefix(b"/").unwrap_or(name)));
-        if is_script(&file) {
-            return Some(Target { script: file, name: name.to_vec(), path_info: path[end..].to_vec() });
+/// The shortest beginning of the path that is a file decides: nothing can lie below a file.
+fn script_in(root: &Path, extensions: &[OsString], path: &[u8]) -> Option<Target> {
+    let is_script = |file: &Path| has_extension(file, extensions) && file.is_file();
+    let mut script = root.to_owned();
+    let mut name = Vec::new();
+    let mut rest = path;
+    while let Some(part) = next_part(&mut rest) {
+        if part.starts_with(b".") {
+            return None;
         }
-        if file.is_dir() {
-            let index = extensions.first().map(|e| Path::new("index").with_extension(e))?;
-            let script = file.join(&index);
-            let rest = path[end..].strip_prefix(b"/").unwrap_or(&path[end..]);
-            let name = [name.strip_suffix(b"/").unwrap_or(name), b"/", index.as_os_str().as_bytes()].concat();
-            return (rest.is_empty() && is_script(&script)).then(|| Target { script, name, path_info: Vec::new() });
+        // Part by part: a name that began with a slash would take the place of the root.
+        script.push(OsStr::from_bytes(part));
+        name.push(b'/');
+        name.extend_from_slice(part);
+        if is_script(&script) {
+            return Some(Target { script, name, path_info: rest.to_vec() });
         }
-        end = path[..end].iter().rposition(|&b| b == b'/').filter(|&at| at > 0)?;
+    }
+    let index = Path::new("index").with_extension(extensions.first()?);
+    script.push(&index);
+    name.push(b'/');
+    name.extend_from_slice(index.as_os_str().as_bytes());
+    is_script(&script).then_some(Target { script, name, path_info: Vec::new() })
+}
+
+/// Takes the next part of a path, and the slashes before it.
+fn next_part<'a>(path: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let start = path.iter().position(|&b| b != b'/')?;
+    let from = &path[start..];
+    let (part, rest) = from.split_at(from.iter().position(|&b| b == b'/').unwrap_or(from.len()));
+    *path = rest;
+    Some(part)
+}
+
+/// Without a list, any extension will do.
+fn has_extension(file: &Path, extensions: &[OsString]) -> bool {
+    file.extension().is_some_and(|e| extensions.is_empty() || extensions.iter().any(|x| x == e))
+}
+
+impl Site {
+    /// Whether a file is a script, or may be part of one.
+    pub(super) fn may_be_script(&self, file: &Path) -> bool {
+        let is_in = |root: &Path| root.canonicalize().is_ok_and(|root| file.starts_with(root));
+        match self {
+            Self::Script(script) => is_in(script) || script.extension().is_some_and(|e| file.extension() == Some(e)),
+            Self::Directory { root, extensions } => {
+                has_extension(file, extensions) && (!extensions.is_empty() || is_in(root))
+            }
+        }
     }
 }
 
@@ -97,9 +126,9 @@ pub(super) fn params(
     set("SERVER_PROTOCOL", if parts.version == Version::HTTP_10 { b"HTTP/1.0" } else { b"HTTP/1.1" });
     set(
         "SERVER_NAME",
-        server_name(&parts.headers, uri).unwrap_or_else(|| connection.local.ip().to_string()).as_bytes(),
+        server_name(&parts.headers, uri).unwrap_or_else(|| connection.local.ip().to_canonical().to_string()).as_bytes(),
     );
-    set("SERVER_ADDR", connection.local.ip().to_string().as_bytes());
+    set("SERVER_ADDR", connection.local.ip().to_canonical().to_string().as_bytes());
     set("SERVER_PORT", connection.local.port().to_string().as_bytes());
     set("REMOTE_ADDR", connection.peer.ip().to_canonical().to_string().as_bytes());
     set("REMOTE_PORT", connection.peer.port().to_string().as_bytes());
@@ -135,11 +164,13 @@ fn server_name(headers: &HeaderMap, uri: &Uri) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// Request headers as `HTTP_*`. Those with an underscore are left out: they would pass for those with a hyphen.
+/// Request headers as `HTTP_*`. Those with an underscore are left out: they would pass for those with a hyphen. So are
+/// those with signs that no shell takes in the name of a variable.
 fn headers(headers: &HeaderMap, params: &mut Params) {
     const NOT_FOR_SCRIPTS: [&str; 4] = ["proxy", "content-length", "content-type", "transfer-encoding"];
     for name in headers.keys() {
-        if NOT_FOR_SCRIPTS.contains(&name.as_str()) || name.as_str().contains('_') {
+        let is_plain = name.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if !is_plain || NOT_FOR_SCRIPTS.contains(&name.as_str()) {
             continue;
         }
         let separator: &[u8] = if name == hyper::header::COOKIE { b"; " } else { b", " };
@@ -168,6 +199,7 @@ mod tests {
         }
         assert_eq!(target(&site, "/a%00b"), Err(StatusCode::BAD_REQUEST));
         assert_eq!(target(&site, "*"), Err(StatusCode::BAD_REQUEST));
+        assert_eq!(target(&site, "/app.lua/%2e./x"), Err(StatusCode::NOT_FOUND));
     }
 
     #[test]
@@ -184,12 +216,15 @@ mod tests {
             ("/sub/", Some(("/sub/index.lua", ""))),
             ("/sub", Some(("/sub/index.lua", ""))),
             ("/%61.lua", Some(("/a.lua", ""))),
+            ("//sub//index.lua//x/.y", Some(("/sub/index.lua", "//x/.y"))),
+            ("/sub//", Some(("/sub/index.lua", ""))),
             ("/sub/other", None),
             ("/notes.txt", None),
             ("/", None),
             ("/sub/../a.lua", None),
             ("/..%2fetc/passwd", None),
             ("/.hidden", None),
+            (&format!("/{}/a.lua", root.display()), None),
         ] {
             let got = target(&site, path).ok();
             let got = got
@@ -210,6 +245,7 @@ mod tests {
             ("cookie", "b=2"),
             ("proxy", "http://evil/"),
             ("x_under", "no"),
+            ("x.dot", "no"),
             ("authorization", "Basic eA=="),
         ] {
             map.append(name, value.parse().unwrap());
