@@ -15,18 +15,22 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod aborter;
+mod connect;
+mod incoming;
+
 use std::io::{self, Read};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use socket2::{Domain, SockAddr, Socket, Type};
+
+pub use aborter::Aborter;
+use incoming::{Incoming, Piece, Take};
 
 use crate::poll::{Interest, wait_for};
-use crate::protocol::decoder::{self, Decoder};
+use crate::protocol::decoder;
 use crate::protocol::encoder;
 use crate::protocol::record::{HEADER_LEN, Header, MANAGEMENT_ID, MAX_CONTENT};
 use crate::protocol::{Params, RecordType, Role};
@@ -124,6 +128,7 @@ pub struct Client {
     /// After an error nobody knows where in a record the connection stands.
     broken: bool,
     observer: Option<Observer>,
+    aborter: Option<Aborter>,
 }
 
 impl std::fmt::Debug for Client {
@@ -141,8 +146,8 @@ impl Client {
     pub fn connect(address: &crate::Address, timeout: Option<Duration>) -> io::Result<Self> {
         let timeout = timeout.map(|t| t.clamp(Duration::from_millis(1), LONGEST));
         let socket: OwnedFd = match address {
-            crate::Address::Unix(path) => connect_unix(path, timeout)?,
-            crate::Address::Tcp { host, port } => connect_tcp(host, *port, timeout)?,
+            crate::Address::Unix(path) => connect::unix(path, timeout)?,
+            crate::Address::Tcp { host, port } => connect::tcp(host, *port, timeout)?,
             crate::Address::Fd(_) => {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "a descriptor cannot be connected to"));
             }
@@ -157,12 +162,24 @@ impl Client {
             deaf: false,
             broken: false,
             observer: None,
+            aborter: None,
         })
     }
 
     /// Shows every whole record, as it is made ready to be sent or when its last byte has come.
     pub fn observe(&mut self, observer: Observer) {
         self.observer = Some(observer);
+    }
+
+    /// What takes this client's requests back.
+    ///
+    /// # Errors
+    /// When the system has no descriptor for it.
+    pub fn aborter(&mut self) -> io::Result<Aborter> {
+        if let Some(aborter) = &self.aborter {
+            return Ok(aborter.clone());
+        }
+        Ok(self.aborter.insert(Aborter::new()?).clone())
     }
 
     /// Sends a request and hands on its answer as it comes, while the body is still being sent if need be.
@@ -223,22 +240,42 @@ impl Client {
         }
         // Until the answer is complete: whichever way this is left early, the next call must not read on from here.
         self.broken = true;
+        if let Some(aborter) = &self.aborter {
+            // What was meant for an earlier request.
+            aborter.take();
+        }
         self.queue(head);
         let answer = loop {
             if let Some(answer) = self.incoming.take(self.observer.as_mut(), take)? {
                 break answer;
             }
+            self.abort_if_asked(upload);
             let sent = self.send(upload)?;
             let received = self.incoming.receive(&self.socket)?;
-            if !sent && !received {
-                let interest = Interest { read: true, write: self.has_output(upload) };
-                if !wait_for(&self.socket, interest, self.timeout)? {
-                    return Err(ClientError::TimedOut);
-                }
+            if !sent && !received && !self.wait(upload)? {
+                return Err(ClientError::TimedOut);
             }
         };
         self.broken = false;
         Ok(answer)
+    }
+
+    fn abort_if_asked(&mut self, upload: &mut Upload<'_>) {
+        if self.aborter.as_ref().is_some_and(Aborter::take) && upload.id != MANAGEMENT_ID {
+            upload.streams.clear();
+            let mut record = Vec::new();
+            encoder::abort_request(upload.id, &mut record);
+            self.queue(&record);
+        }
+    }
+
+    /// Waits until something can be received, sent or is to be aborted. `false` when the time is over.
+    fn wait(&self, upload: &Upload<'_>) -> io::Result<bool> {
+        let interest = Interest { read: true, write: self.has_output(upload) };
+        match &self.aborter {
+            Some(aborter) => aborter.wait_with(&self.socket, interest, self.timeout),
+            None => wait_for(&self.socket, interest, self.timeout),
+        }
     }
 
     /// Takes whole records to be sent. They may wait behind the rest of an earlier request's body.
@@ -312,76 +349,6 @@ impl Upload<'_> {
     }
 }
 
-/// A part of a record that has come.
-#[derive(Clone, Copy)]
-struct Piece<'a> {
-    header: Header,
-    content: &'a [u8],
-    /// With the last part: all of the content. Output is handed on in parts, and then this may be empty.
-    whole: Option<&'a [u8]>,
-}
-
-type Take<'a, T> = dyn FnMut(Piece<'_>) -> Result<Option<T>, ClientError> + 'a;
-
-/// Bytes that have come.
-#[derive(Default)]
-struct Incoming {
-    decoder: Decoder,
-    /// Bytes that were received, of which the first `taken` have been decoded.
-    buffer: Vec<u8>,
-    taken: usize,
-    /// The content so far of a record that is needed whole.
-    record: Vec<u8>,
-}
-
-impl Incoming {
-    /// Receives what has come, when all that came before was taken; whether there was anything.
-    fn receive(&mut self, socket: &OwnedFd) -> Result<bool, ClientError> {
-        self.buffer.resize(BLOCK, 0);
-        let result = rustix::io::read(socket, &mut self.buffer[..]);
-        self.buffer.truncate(result.unwrap_or(0));
-        self.taken = 0;
-        match result {
-            Ok(0) | Err(Errno::CONNRESET) => Err(ClientError::Closed),
-            Ok(_) => Ok(true),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
-            Err(e) => Err(io::Error::from(e).into()),
-        }
-    }
-
-    /// Hands records to `take` until it has what it wants.
-    fn take<T>(
-        &mut self,
-        mut observer: Option<&mut Observer>,
-        take: &mut Take<'_, T>,
-    ) -> Result<Option<T>, ClientError> {
-        let mut input = &self.buffer[self.taken..];
-        while let Some(piece) = self.decoder.next(&mut input)? {
-            self.taken = self.buffer.len() - input.len();
-            if piece.first {
-                self.record.clear();
-            }
-            // Output is most of what comes and is not needed whole, except to be shown.
-            if observer.is_some() || !is_output(piece.header.kind) {
-                self.record.extend_from_slice(piece.content);
-            }
-            let whole = piece.last.then_some(&self.record[..]);
-            if let (Some(observer), Some(whole)) = (&mut observer, whole) {
-                observer(Direction::Received, &piece.header, whole);
-            }
-            if let Some(wanted) = take(Piece { header: piece.header, content: piece.content, whole })? {
-                return Ok(Some(wanted));
-            }
-        }
-        self.taken = self.buffer.len();
-        Ok(None)
-    }
-}
-
-fn is_output(kind: u8) -> bool {
-    matches!(RecordType::from_number(kind), Some(RecordType::Stdout | RecordType::Stderr))
-}
-
 /// What a piece means for request `id`.
 fn take_answer(id: u16, piece: Piece<'_>, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Option<Ended>, ClientError> {
     if piece.header.id != id {
@@ -421,39 +388,4 @@ fn show(mut records: &[u8], observer: &mut Observer) {
         observer(Direction::Sent, &header, content);
         records = rest;
     }
-}
-
-fn connect_unix(path: &Path, timeout: Option<Duration>) -> io::Result<OwnedFd> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Connecting to a unix socket never is "in progress": it waits for room in the listener's queue, as long as a send.
-    socket.set_write_timeout(timeout)?;
-    let address = SockAddr::unix(path)?;
-    loop {
-        match socket.connect(&address) {
-            Ok(()) => return Ok(socket.into()),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
-            Err(e) => return Err(e),
-        }
-    }
-}
-
-fn connect_tcp(host: &str, port: u16, timeout: Option<Duration>) -> io::Result<OwnedFd> {
-    // A server's "any" is, for its clients, this machine.
-    let host = if host == "*" { "localhost" } else { host };
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for address in (host, port).to_socket_addrs()? {
-        let result = match timeout {
-            Some(timeout) => TcpStream::connect_timeout(&address, timeout),
-            None => TcpStream::connect(address),
-        };
-        match result {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream.into());
-            }
-            Err(e) => last = e,
-        }
-    }
-    Err(last)
 }

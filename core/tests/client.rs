@@ -77,6 +77,14 @@ fn answer(request: &mut fcgi_core::Request) -> io::Result<()> {
             write!(request.stdout(), "{body}|{data}")?;
         }
         "long" => request.stdout().write_all(&vec![b'x'; 5 * MIB])?,
+        "wait" => {
+            write!(request.stdout(), "waiting")?;
+            request.stdout().flush()?;
+            while !request.is_aborted() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            status = 3;
+        }
         "sleep" => std::thread::sleep(Duration::from_secs(2)),
         "stderr" => {
             write!(request.stderr(), "something ")?;
@@ -208,6 +216,55 @@ fn values() {
     }
     let name = "N".repeat(70_000);
     assert!(matches!(App::unix().connect().values(&[&name]), Err(ClientError::Io(_))));
+}
+
+#[test]
+fn requests_that_are_taken_back() {
+    let aborted = Ended { app_status: 3, protocol_status: 0 };
+    for app in [App::unix(), App::tcp()] {
+        let mut client = app.connect();
+        let aborter = client.aborter().unwrap();
+        let other = aborter.clone();
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            other.abort();
+        });
+        let wait = || Ask { what: "wait", keep_conn: true, ..Ask::default() };
+        assert_eq!(wait().of(&mut client).unwrap().0, aborted);
+        thread.join().unwrap();
+        // From where the answer is received; nothing of the body is left to be read then.
+        let mut body = Endless { sent: 0 };
+        let params: Params = [("DO", "echo")].into_iter().collect();
+        let data = None;
+        let request = Request { id: 2, role: 1, keep_conn: true, params: &params, stdin: &mut body, data };
+        let mut stdout = 0;
+        let result = client.request(request, &mut |event| {
+            if let Event::Stdout(bytes) = event {
+                stdout += bytes.len();
+                aborter.abort();
+            }
+        });
+        assert!(result.is_ok() && stdout > 0, "{result:?}");
+        assert!(body.sent < 64 * MIB, "{} bytes", body.sent);
+        // What comes too late is not meant for the next request.
+        aborter.abort();
+        assert_eq!(Ask { keep_conn: true, ..Ask::default() }.of(&mut client).unwrap().1.stdout, b"hello");
+        aborter.abort();
+        assert_eq!(client.values(&["FCGI_MPXS_CONNS"]).unwrap().len(), 1);
+    }
+}
+
+/// A body that does not end by itself.
+struct Endless {
+    sent: usize,
+}
+
+impl Read for Endless {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        buf.fill(b'x');
+        self.sent += buf.len();
+        Ok(buf.len())
+    }
 }
 
 #[test]
