@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Parser;
 use fcgi_core::client::{Client, ClientError, Direction, Ended, Event, Request};
 use fcgi_core::protocol::record::{Header, KEEP_CONN, RecordType};
@@ -147,7 +147,7 @@ fn run(options: &Options) -> anyhow::Result<u8> {
 fn ask_values(options: &Options) -> anyhow::Result<u8> {
     let values = connect(options)?.values(&VALUES).map_err(|e| match e {
         ClientError::UnexpectedRecord { kind, id: 0 } if kind == RecordType::UnknownType as u8 => {
-            anyhow::anyhow!("the application cannot tell anything about itself")
+            anyhow!("the application cannot tell anything about itself")
         }
         e => explain(e, options),
     })?;
@@ -159,16 +159,31 @@ fn ask_values(options: &Options) -> anyhow::Result<u8> {
 fn connect(options: &Options) -> anyhow::Result<Client> {
     let address = address(&options.address)?;
     let timeout = (!options.timeout.is_zero()).then_some(options.timeout);
-    let mut client = Client::connect(&address, timeout).with_context(|| format!("cannot connect to {address}"))?;
+    let mut client = Client::connect(&address, timeout)
+        .map_err(|e| anyhow!("cannot connect to {address}: {e}{}", advice(e.kind())))?;
     if options.verbose {
         client.observe(Box::new(|direction, header, content| show(direction, *header, content)));
     }
     Ok(client)
 }
 
+/// What to look at when nobody can be reached.
+fn advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "; is the application running?",
+        io::ErrorKind::PermissionDenied => "; may this user write to the socket?",
+        io::ErrorKind::TimedOut => "; --timeout allows it more time",
+        _ => "",
+    }
+}
+
 fn explain(error: ClientError, options: &Options) -> anyhow::Error {
     match error {
-        ClientError::TimedOut => anyhow::anyhow!("{error} for {} s", options.timeout.as_secs_f64()),
+        ClientError::TimedOut => {
+            anyhow!("{error} for {} s; --timeout allows it more time", options.timeout.as_secs_f64())
+        }
+        ClientError::Closed => anyhow!("{error}; its log may say why"),
+        ClientError::BadVersion(_) => anyhow!("{error}; is this the address of a web server?"),
         error => error.into(),
     }
 }
@@ -292,6 +307,10 @@ fn params(options: &Options, body: Option<&Input>, data: Option<&Input>) -> anyh
         params.set(b"REQUEST_METHOD", method.as_bytes());
     }
     set_script(&mut params, options)?;
+    if options.role == Role::Authorizer as u16 {
+        // It guards a URL, not a script (section 6.3).
+        params.remove(b"SCRIPT_NAME");
+    }
     if let Some(body) = body {
         let kind =
             if options.body.is_some() { "application/x-www-form-urlencoded" } else { "application/octet-stream" };
