@@ -63,6 +63,8 @@ fn head_requests_and_old_clients() {
         assert_ne!(answer.header("content-length"), Some("0"), "{path}: the length would be that of GET's answer");
     }
     assert_eq!(pair.ask("HEAD /length HTTP/1.1", b"").header("content-length"), Some("5"));
+    assert_eq!(pair.ask("HEAD /endless HTTP/1.1", b"").status, "200 OK");
+    pair.app.wait_until_idle();
     let old = pair.ask("GET /parts HTTP/1.0", b"");
     assert_eq!((old.count("transfer-encoding"), old.count("content-length"), old.text()), (0, 0, "onetwo".to_owned()));
     // A kept connection: an answer ends where its head says.

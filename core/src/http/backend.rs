@@ -26,6 +26,9 @@ use crate::response::{self, HeadParser};
 const READ_BUFFER: usize = 16 << 10;
 /// A longer line of the error stream becomes several: a script may never end one.
 const LONGEST_LINE: usize = 8 << 10;
+/// So many bytes are read for nobody, as of a page that was asked for with HEAD, and so long.
+const DISCARD_BYTES: usize = 16 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(60);
 /// The id of the only request on a connection.
 const ID: u16 = 1;
 
@@ -171,9 +174,18 @@ impl Answer {
         }
     }
 
-    /// Reads the rest in the background and throws it away.
-    pub(super) fn read_to_end(mut self) {
-        tokio::spawn(async move { while let Some(Ok(_)) = self.frame().await {} });
+    /// Reads the rest in the background and throws it away. A script may have work to do after it has answered, but one
+    /// that never ends must not run for nobody.
+    pub(super) fn discard(mut self) {
+        tokio::spawn(tokio::time::timeout(DISCARD_TIME, async move {
+            let mut left = DISCARD_BYTES;
+            while let Some(Ok(frame)) = self.frame().await {
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                if left == 0 {
+                    break;
+                }
+            }
+        }));
     }
 
     /// Reads once, into `output`, `errors` and `end`.

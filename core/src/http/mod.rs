@@ -241,7 +241,7 @@ async fn run(
         })?;
         let Some(location) = head.local_redirect.take() else { return Ok(finish(&parts.method, head, answer)) };
         // The server answers as if the client had asked for the other URL (RFC 3875, section 6.2.2).
-        answer.read_to_end();
+        answer.discard();
         uri = hyper::Uri::try_from(location).map_err(|e| {
             failed(&format_args!("a redirect to what is no URL: {e}"));
             StatusCode::BAD_GATEWAY
@@ -263,8 +263,8 @@ fn finish(method: &Method, head: Head, answer: Answer) -> Response<Body> {
     let bodiless =
         *method == Method::HEAD || head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED;
     let body = if bodiless {
-        // The script runs to its end all the same.
-        answer.read_to_end();
+        // The script may run to its end all the same.
+        answer.discard();
         Empty::new().map_err(|never| match never {}).boxed()
     } else {
         answer.boxed()
