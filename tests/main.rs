@@ -12,6 +12,7 @@
 //! * `http`: the built-in front
 //! * `command`: the client `fcgi`, asking and showing
 //! * `examples`: what the README tells to run
+// What pedantry asks of a library (panics documented, casts argued) only hides what a test is about.
 #![allow(clippy::pedantic, unreachable_pub)]
 
 mod support;

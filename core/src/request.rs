@@ -139,7 +139,9 @@ impl Request {
         self.written
     }
 
-    /// Whether the answer is no longer wanted: the server took the request back, or its connection is gone.
+    /// Whether the answer is no longer wanted: the server took the request back, or its connection is gone. While much of
+    /// the body is unread (`Config::body_buffer`), nothing further is read from the connection: then only its closing is
+    /// noticed, and a request taken back is once the program reads on.
     pub fn is_aborted(&mut self) -> bool {
         !self.finished && self.transport.is_aborted()
     }

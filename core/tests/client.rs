@@ -1,4 +1,5 @@
 //! The client against the real server: both sides of the protocol in one process.
+// What pedantry asks of a library (panics documented, casts argued) only hides what a test is about.
 #![allow(clippy::pedantic)]
 
 use std::io::{self, Read, Write};

@@ -1,5 +1,6 @@
 //! The HTTP front before a small application, both in this process; clients are no more than sockets.
 #![cfg(feature = "http")]
+// What pedantry asks of a library (panics documented, casts argued) only hides what a test is about.
 #![allow(clippy::pedantic, unreachable_pub)]
 
 mod http_support;
