@@ -4,6 +4,8 @@
 //! * `modes`: how the runner finds out what it is to be; errors of use
 //! * `scripts_by_name`: scripts that requests name, kept inside a root
 //! * `accept`: accept loops inside scripts, and what else the module `fcgi` offers
+//! * `applications`: scripts that give a function, called by the rules of WSAPI
+//! * `limits`: time and memory of one request, levels of isolation
 //! * `command_line`: the command line of `lua`, beside the real one
 //! * `changes`: scripts that change on disk, or are broken
 //! * `workers`: processes, threads, signals, stopping
@@ -18,6 +20,7 @@
 mod support;
 
 mod accept;
+mod applications;
 mod changes;
 mod command;
 mod command_line;
@@ -25,6 +28,7 @@ mod constrained;
 mod examples;
 mod fidelity;
 mod http;
+mod limits;
 mod modes;
 mod nginx;
 mod scripts_by_name;

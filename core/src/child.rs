@@ -92,7 +92,7 @@ impl Streams {
     /// Carries bytes between children and request until a child has exited.
     ///
     /// # Errors
-    /// When it cannot be waited for.
+    /// When it cannot be waited for; `Interrupted` when a signal came: called again, it waits on.
     pub fn wait(&mut self, child: &mut Child, request: &mut Request) -> io::Result<ExitStatus> {
         let pid = Pid::from_child(child);
         match pidfd_open(pid, PidfdFlags::empty()) {
@@ -114,7 +114,7 @@ impl Streams {
     /// ends.
     ///
     /// # Errors
-    /// When the system cannot wait for descriptors.
+    /// When the system cannot wait for descriptors; `Interrupted` when a signal came: called again, it goes on.
     pub fn carry(
         &mut self,
         request: &mut Request,
@@ -168,7 +168,7 @@ impl Streams {
             sources.iter().flatten().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
         let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => {}
             Err(e) => return Err(e.into()),
         }
         let mut watched = fds.iter();
@@ -226,7 +226,8 @@ impl Streams {
     pub fn finish(mut self, request: &mut Request) {
         self.stdout.write = None;
         self.stderr.write = None;
-        let _ = self.carry(request, None, Some(Instant::now() + LAST_WORDS));
+        let deadline = Instant::now() + LAST_WORDS;
+        while self.carry(request, None, Some(deadline)).is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {}
     }
 }
 

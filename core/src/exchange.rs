@@ -27,6 +27,8 @@ pub(crate) struct Exchange {
     record: GrowingRecord,
     errors: Vec<u8>,
     errors_used: bool,
+    /// Some of the output has left.
+    sent: bool,
 }
 
 /// What has been taken from the connection, and how much of it has been read.
@@ -48,6 +50,7 @@ impl Exchange {
             record: GrowingRecord::default(),
             errors: Vec::new(),
             errors_used: false,
+            sent: false,
         }
     }
 
@@ -104,8 +107,18 @@ impl Transport for Exchange {
             return Ok(());
         }
         let result = connection.send(&self.out, &self.hub);
+        self.sent = true;
         self.out.clear();
         result
+    }
+
+    fn discard(&mut self) -> bool {
+        if !self.sent {
+            // Errors are not among it: they come to it only when it is sent.
+            self.record = GrowingRecord::default();
+            self.out.clear();
+        }
+        !self.sent
     }
 
     fn is_aborted(&mut self) -> bool {

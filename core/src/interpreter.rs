@@ -1,6 +1,7 @@
 //! The seam to a language, and where a language gets its requests from.
 
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -9,6 +10,46 @@ use std::sync::Arc;
 use crate::request::Request;
 use crate::script::{NoScript, Scripts};
 use crate::server::Server;
+use crate::watchdog::Watchdog;
+
+/// What an interpreter must know to be made: the same for every language.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// The name that the program was called by: it stands before error messages.
+    pub program: OsString,
+    /// The whole command line.
+    pub command_line: Vec<OsString>,
+    /// The interpreter's own options, with their values.
+    pub own: Vec<OsString>,
+    /// Whether `--` ended the options.
+    pub own_ended: bool,
+    /// The script; `-` is standard input.
+    pub script: Option<OsString>,
+    /// Arguments of the script.
+    pub arguments: Vec<OsString>,
+    /// The process is a CGI program: a web server waits for one answer.
+    pub is_cgi: bool,
+    /// Error pages tell what went wrong.
+    pub display_errors: bool,
+    /// Other interpreters run in this process.
+    pub shared_process: bool,
+    /// What separates one request from the next.
+    pub isolation: Isolation,
+    /// Bytes that one interpreter may use.
+    pub memory_limit: Option<usize>,
+    /// Interrupts requests that run too long.
+    pub watchdog: Option<Watchdog>,
+}
+
+/// What separates one request from the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// One interpreter runs one request after the other; what a script changes is put back. Modules stay.
+    #[default]
+    Globals,
+    /// Each request gets a fresh interpreter with the compiled script; nothing stays.
+    State,
+}
 
 /// One interpreter, which lives in one thread and serves one request after the other.
 pub trait Interpreter {

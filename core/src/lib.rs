@@ -18,6 +18,7 @@
 //! * [`script`], [`interpreter`], [`child`]: which file a request runs, the seam to a language, child processes of scripts.
 //! * [`client`], [`response`]: the web server's side.
 //! * [`signals`], [`thread`]: what stops a server; threads that each have a working directory.
+//! * [`watchdog`]: requests that run too long.
 //!
 //! # A program in ten lines
 //!
@@ -57,10 +58,12 @@ pub mod script;
 pub mod server;
 pub mod signals;
 pub mod thread;
+pub mod watchdog;
 
 pub use address::Address;
-pub use interpreter::Interpreter;
+pub use interpreter::{Interpreter, Isolation, Setup};
 pub use listener::{AllowList, ListenError, Listener};
 pub use protocol::{Params, ProtocolStatus, Role};
 pub use request::Request;
 pub use server::{Server, ServerConfig};
+pub use watchdog::Watchdog;

@@ -29,6 +29,10 @@ pub trait Transport: Send {
     /// # Errors
     /// As for [`write`](Transport::write).
     fn flush(&mut self) -> io::Result<()>;
+    /// Forgets the output that has not been sent; false when some has been, which nobody can take back.
+    fn discard(&mut self) -> bool {
+        false
+    }
     /// Whether the answer is no longer wanted. Costs a system call at most.
     fn is_aborted(&mut self) -> bool;
     /// Sends what is left and ends the request. Called once.
@@ -137,6 +141,16 @@ impl Request {
     /// Bytes written to [`stdout`](Self::stdout) so far.
     pub fn written(&self) -> u64 {
         self.written
+    }
+
+    /// Takes back what was written to [`stdout`](Self::stdout), so that another answer can be given; false when some of it
+    /// has been sent already.
+    pub fn discard(&mut self) -> bool {
+        let discarded = self.written == 0 || (!self.finished && self.transport.discard());
+        if discarded {
+            self.written = 0;
+        }
+        discarded
     }
 
     /// Whether the answer is no longer wanted: the server took the request back, or its connection is gone. While much of

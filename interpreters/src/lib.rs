@@ -10,10 +10,10 @@ mod options;
 mod run;
 mod workers;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
+use fcgi_core::Setup;
 
 use line::Line;
 pub use options::Options;
@@ -27,32 +27,11 @@ pub struct Language {
     /// Extension of its scripts, without the dot.
     pub extension: &'static str,
     /// Makes an interpreter for the calling thread.
-    pub interpreter: fn(&Setup) -> anyhow::Result<Box<dyn fcgi_core::Interpreter>>,
+    pub interpreter: fn(Setup) -> anyhow::Result<Box<dyn fcgi_core::Interpreter>>,
     /// The interpreter's own options that take a value, by their letters.
     pub valued: &'static str,
     /// Does what the language's own interpreter does with its command line; gives the exit status.
     pub plain: fn(&Setup) -> anyhow::Result<u8>,
-}
-
-/// What an interpreter must know to be made.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// The name that the program was called by.
-    pub program: OsString,
-    /// The whole command line.
-    pub command_line: Vec<OsString>,
-    /// The interpreter's own options.
-    pub own: Vec<OsString>,
-    /// Whether `--` ended the options.
-    pub own_ended: bool,
-    /// The script.
-    pub script: Option<OsString>,
-    /// Arguments of the script.
-    pub arguments: Vec<OsString>,
-    /// Error pages tell what went wrong.
-    pub display_errors: bool,
-    /// Other interpreters run in this process.
-    pub shared_process: bool,
 }
 
 /// The exit status of a program that was used wrongly.

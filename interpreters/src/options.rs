@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use fcgi_core::protocol::Limits;
-use fcgi_core::{Address, AllowList, ServerConfig};
+use fcgi_core::{Address, AllowList, Isolation, ServerConfig};
 
 use crate::Language;
 
@@ -95,6 +95,18 @@ pub struct Options {
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = size, help_heading = "Limits")]
     pub output_buffer: usize,
 
+    /// Seconds that a request may take (such as 30 or 0.5); then its script is interrupted and the client gets status 504
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Limits")]
+    pub request_timeout: Option<Duration>,
+
+    /// Bytes that one interpreter may use; a script that wants more fails
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Limits")]
+    pub memory_limit: Option<usize>,
+
+    /// What separates requests: one interpreter whose globals are put back, or a fresh one (state) each time
+    #[arg(long, value_name = "LEVEL", default_value = "globals", help_heading = "What is served")]
+    pub isolation: Level,
+
     /// What is logged: error, warn, info, debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
@@ -106,6 +118,24 @@ pub struct Options {
     /// Print the version
     #[arg(long, action = clap::ArgAction::Version)]
     version: Option<bool>,
+}
+
+/// `--isolation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Level {
+    /// What a script changes is put back; modules stay loaded.
+    Globals,
+    /// Each request gets a fresh interpreter with the compiled script.
+    State,
+}
+
+impl From<Level> for Isolation {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Globals => Self::Globals,
+            Level::State => Self::State,
+        }
+    }
 }
 
 impl Options {
@@ -136,6 +166,15 @@ impl Options {
             allowed.add(list)?;
         }
         Ok(allowed)
+    }
+}
+
+/// A time in seconds, more than none.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let count: f64 = text.parse().map_err(|_| "write a number of seconds such as 30 or 0.5".to_owned())?;
+    match Duration::try_from_secs_f64(count) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err("write a number of seconds that is more than 0".to_owned()),
     }
 }
 

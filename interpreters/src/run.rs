@@ -9,12 +9,12 @@ use anyhow::{Context, bail};
 use fcgi_core::http::Site;
 use fcgi_core::interpreter::{Requests, serve_all};
 use fcgi_core::script::{Named, Scripts};
-use fcgi_core::{Listener, Server, cgi, signals};
+use fcgi_core::{Listener, Server, Setup, Watchdog, cgi, signals};
 
 use crate::front::RunnerFront;
 use crate::line::Line;
 use crate::mode::{self, Mode};
-use crate::{Language, Options, Setup, workers};
+use crate::{Language, Options, workers};
 
 /// What was asked for, and by whom.
 struct Order<'a> {
@@ -40,7 +40,7 @@ pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow:
             if order.line.script.is_none() && order.line.own.is_empty() {
                 order.line.script = Some(cgi_script(options)?.into());
             }
-            (language.plain)(&setup(&order))
+            (language.plain)(&Setup { is_cgi: true, ..setup(&order) })
         }
         Mode::Plain => (language.plain)(&setup(&order)),
     }
@@ -55,8 +55,12 @@ fn setup(order: &Order<'_>) -> Setup {
         own_ended: line.ended,
         script: line.script.clone(),
         arguments: line.arguments.clone(),
+        is_cgi: false,
         display_errors: options.display_errors,
         shared_process: options.threads > 1,
+        isolation: options.isolation.into(),
+        memory_limit: options.memory_limit,
+        watchdog: None,
     }
 }
 
@@ -127,7 +131,8 @@ fn site(scripts: Scripts) -> anyhow::Result<Site> {
 fn serve_here(order: &Order<'_>, listeners: Vec<Listener>) -> anyhow::Result<()> {
     let Order { language, options, .. } = order;
     let scripts = scripts(order)?;
-    let setup = setup(order);
+    let watchdog = options.request_timeout.map(Watchdog::start).transpose().context("cannot start a thread")?;
+    let setup = Setup { watchdog, ..setup(order) };
     let mut builder = Server::builder()
         .allow(options.allow_list()?)
         .config(options.server_config())
@@ -137,7 +142,7 @@ fn serve_here(order: &Order<'_>, listeners: Vec<Listener>) -> anyhow::Result<()>
     }
     let server = Arc::new(builder.start().context("cannot start to serve")?);
     let one = || -> anyhow::Result<()> {
-        let mut interpreter = (language.interpreter)(&setup)?;
+        let mut interpreter = (language.interpreter)(setup.clone())?;
         let requests = Requests::new(server.clone(), scripts.clone());
         serve_all(&mut *interpreter, requests).context("cannot serve any further")
     };

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use fcgi_core::interpreter::Requests;
 use fcgi_core::script::Watch;
+use fcgi_core::watchdog::Watched;
 use fcgi_core::{Request, child::Streams};
 
 /// The status of a program that SIGPIPE has killed, as shells report it.
@@ -66,6 +67,10 @@ pub(super) struct Context {
     pub(super) accept: RefCell<Option<Accept>>,
     /// The exit status of the request, unless the script ends otherwise.
     pub(super) status: Cell<u32>,
+    /// Interrupts requests that run too long.
+    pub(super) watched: RefCell<Option<Watched>>,
+    /// What is said of a request that was interrupted.
+    pub(super) timed_out: RefCell<Option<Vec<u8>>>,
     /// `accept` has been called: it has given the request that the script was started for.
     pub(super) accepted: Cell<bool>,
 }
@@ -128,26 +133,50 @@ impl Context {
         }
     }
 
-    /// A variable of the request.
-    pub(super) fn param(&self, name: &[u8], found: impl FnOnce(&[u8])) -> bool {
+    /// A variable of the request. The value is good as long as the request is left alone: it is no borrow, because Lua may
+    /// raise an error while it is copied.
+    pub(super) fn param(&self, name: &[u8]) -> Option<*const [u8]> {
         let request = self.request.borrow();
         let value = request.as_ref().and_then(|r| r.params().get(name));
         if value.is_some() || is_cgi_variable(name) {
             self.looked();
         }
-        value.map(found).is_some()
+        value.map(std::ptr::from_ref)
+    }
+
+    /// A request begins to run.
+    pub(super) fn begin_watch(&self) {
+        self.watched.borrow().iter().for_each(Watched::begin);
+    }
+
+    /// The request may take its time from now on.
+    pub(super) fn end_watch(&self) {
+        self.watched.borrow().iter().for_each(Watched::end);
+    }
+
+    /// Takes back what has been written but not sent.
+    pub(super) fn discard(&self) -> bool {
+        super::stdio::renew();
+        self.request(Request::discard).unwrap_or(false)
     }
 
     /// Ends the request: what its children still say is taken, an empty answer gets a page, all is sent. `details` go on
     /// that page.
     pub(super) fn finish(&self, status: u32, details: &[u8]) {
         let Some(mut request) = self.request.take() else { return };
-        if let Some(children) = self.children.take() {
-            children.finish(&mut request);
+        let timed_out = self.timed_out.borrow().is_some();
+        match self.children.take() {
+            // Nobody waits for children that did not come back in time.
+            Some(children) if !timed_out => children.finish(&mut request),
+            _ => {}
+        }
+        if timed_out && !request.is_finished() {
+            request.discard();
         }
         if request.written() == 0 && !request.is_finished() {
+            let status = if timed_out { "504 Gateway Timeout" } else { "500 Internal Server Error" };
             // A client that has gone needs no answer.
-            let _ = request.stdout().write_all(&error_page(details));
+            let _ = request.stdout().write_all(&error_page(status, details));
         }
         let _ = request.finish(status);
     }
@@ -158,6 +187,7 @@ impl Context {
         self.accepted.set(false);
         self.accept.take();
         self.exit.set(None);
+        self.timed_out.take();
         self.handlers.set(0);
         self.no_memory.set(0);
         self.loading.set(0);
@@ -168,10 +198,9 @@ impl Context {
 }
 
 /// What a client gets when a script fails before it said anything.
-fn error_page(details: &[u8]) -> Vec<u8> {
-    let head = "Status: 500 Internal Server Error\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n";
-    let text = "500 Internal Server Error\n";
-    [head.as_bytes(), text.as_bytes(), if details.is_empty() { b"" } else { b"\n" }, details].concat()
+pub(super) fn error_page(status: &str, details: &[u8]) -> Vec<u8> {
+    let page = format!("Status: {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{status}\n");
+    [page.as_bytes(), if details.is_empty() { b"" } else { b"\n" }, details].concat()
 }
 
 /// Whether a variable is one that web servers set, though this request may lack it.

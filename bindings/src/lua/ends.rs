@@ -13,6 +13,7 @@ use mlua::ffi::{self, lua_State};
 
 use super::context::{self, Exit};
 use super::originals::original;
+use super::timeout;
 
 /// When memory is out, Lua collects garbage and tries again.
 const ATTEMPTS: u8 = 2;
@@ -30,7 +31,14 @@ unsafe fn leave(l: *mut lua_State) -> c_int {
 
 unsafe extern "C-unwind" fn leave_again(l: *mut lua_State, _: *mut ffi::lua_Debug) {
     // SAFETY: as for `leave`; hooks may raise errors.
-    unsafe { raise(l) };
+    unsafe {
+        if context::with(|c| c.exit.get().is_some()) {
+            raise(l);
+        } else {
+            // A coroutine that outlived its request.
+            ffi::lua_sethook(l, None, 0, 0);
+        }
+    }
 }
 
 /// Raises the error that ends the script.
@@ -84,7 +92,20 @@ macro_rules! end_when_ended {
     )*};
 }
 
-end_when_ended! { pcall resume io_write io_read file_write file_read }
+end_when_ended! { pcall io_write io_read file_write file_read }
+
+pub(super) unsafe extern "C-unwind" fn resume(l: *mut lua_State) -> c_int {
+    // SAFETY: the original runs in this frame, and gives errors as results, unless the argument is no coroutine.
+    unsafe {
+        let thread = ffi::lua_tothread(l, 1);
+        let before = (!thread.is_null()).then(|| timeout::runs(thread));
+        let results = original(l, |o| o.resume);
+        if let Some(before) = before {
+            timeout::runs(before);
+        }
+        unless_ended(l, results)
+    }
+}
 
 pub(super) unsafe extern "C-unwind" fn xpcall(l: *mut lua_State) -> c_int {
     context::with(|c| c.handlers.set(c.handlers.get() + 1));
@@ -147,7 +168,9 @@ unsafe fn resume_thread(l: *mut lua_State, thread: *mut lua_State) -> c_int {
         }
         ffi::lua_xmove(l, thread, arguments);
         let mut results = 0;
+        let before = timeout::runs(thread);
         let status = ffi::lua_resume(thread, l, arguments, &raw mut results);
+        timeout::runs(before);
         if status != ffi::LUA_OK && status != ffi::LUA_YIELD {
             ffi::lua_xmove(thread, l, 1);
             return -1;

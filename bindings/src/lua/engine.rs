@@ -2,77 +2,50 @@
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
-use std::ffi::{CStr, CString, OsString, c_int};
+use std::ffi::c_int;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::rc::Rc;
 
-use anyhow::Context as _;
-use fcgi_core::interpreter::Requests;
-use fcgi_core::script::Cache;
+use fcgi_core::interpreter::{Isolation, Requests, Setup};
+use fcgi_core::script::{Cache, Watch};
 use fcgi_core::{Interpreter, Request};
 use mlua::ffi::{self, lua_State};
-use mlua::{Lua, LuaOptions, StdLib};
 
+use super::application::{self, Application};
 use super::command_line::{CommandLine, Step};
 use super::context::{self, Accept};
 use super::error::{describe_error, take_message};
-use super::functions;
-use super::isolation::Baseline;
-use super::stdio::Files;
+use super::state::State;
+use super::stdio;
+use super::timeout;
 
-/// How scripts are run.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// The name that stands before error messages and in `arg[-1]`: that of the program.
-    pub program: OsString,
-    /// The whole command line, for `arg`.
-    pub command_line: Vec<OsString>,
-    /// Options of `lua` itself, such as `-e` and its chunk.
-    pub own: Vec<OsString>,
-    /// Whether `--` ended the options.
-    pub own_ended: bool,
-    /// The script; `-` is standard input.
-    pub script: Option<OsString>,
-    /// Arguments of the script.
-    pub arguments: Vec<OsString>,
-    /// Error pages tell what went wrong.
-    pub display_errors: bool,
-    /// Other interpreters run in this process.
-    pub shared_process: bool,
-}
+/// Applications that stay loaded; when another one comes, the one that was unused for the longest time goes.
+const APPLICATIONS: usize = 64;
 
-/// A Lua state that serves requests.
+/// What serves the requests of one thread.
 pub struct Engine {
-    l: *mut lua_State,
-    options: Options,
-    files: Files,
-    baseline: Baseline,
-    scripts: Cache<Function>,
+    setup: Setup,
+    ignore_environment: bool,
+    /// Runs one script after the other; made when it is needed.
+    state: Option<State>,
+    applications: Vec<Running>,
+    /// Compiled scripts, for states that live for one request.
+    code: Cache<Vec<u8>>,
     directory: Option<PathBuf>,
     /// What runs before each script.
     prelude: Vec<Step>,
     /// The umask that the process was started with.
     umask: libc::mode_t,
-    /// The script that `arg` names.
-    named: Option<PathBuf>,
-    /// Owns the state that `l` points to; the last to be dropped.
-    _lua: Lua,
 }
 
-/// A compiled script, kept in the registry of its state.
-struct Function {
-    l: *mut lua_State,
-    reference: c_int,
-}
-
-impl Drop for Function {
-    fn drop(&mut self) {
-        // SAFETY: the engine, which owns state and function, drops its scripts before its state.
-        unsafe { ffi::luaL_unref(self.l, ffi::LUA_REGISTRYINDEX, self.reference) };
-    }
+/// An application that has been loaded, in a state of its own. Those used last are last.
+struct Running {
+    script: Watch,
+    application: Application,
+    state: State,
 }
 
 /// How a script ended.
@@ -87,77 +60,94 @@ impl Engine {
     ///
     /// # Errors
     /// When the system has no memory for it.
-    pub fn new(options: Options) -> anyhow::Result<Self> {
-        let line = CommandLine::parse(&options.own).map_err(|wrong| anyhow::anyhow!("{wrong} (--help tells more)"))?;
-        let (lua, l) = new_state(line.ignore_environment)?;
-        context::with(|c| c.shared_process.set(options.shared_process));
-        // SAFETY: all libraries are open, and the state stays in this thread: `Engine` is not `Send`.
-        let files = unsafe { Files::install(l) }.context("cannot make the standard streams")?;
-        // SAFETY: as above; the collector is set as `lua` sets it.
-        let baseline = unsafe {
-            functions::install(l);
-            super::module::install(l);
-            set_arguments(l, &options, Path::new(""));
-            ffi::lua_gc(l, ffi::LUA_GCRESTART);
-            ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
-            Baseline::take(l)
-        };
+    pub fn new(setup: Setup) -> anyhow::Result<Self> {
+        let line = CommandLine::parse(&setup.own).map_err(|wrong| anyhow::anyhow!("{wrong} (--help tells more)"))?;
+        context::with(|c| {
+            c.shared_process.set(setup.shared_process);
+            *c.watched.borrow_mut() = setup.watchdog.as_ref().map(timeout::watch);
+        });
+        let state = State::new(&setup, line.ignore_environment)?;
         Ok(Self {
-            l,
-            options,
-            files,
-            baseline,
-            scripts: Cache::default(),
+            setup,
+            ignore_environment: line.ignore_environment,
+            state: Some(state),
+            applications: Vec::new(),
+            code: Cache::default(),
             directory: None,
             prelude: line.prelude,
             umask: umask(),
-            named: None,
-            _lua: lua,
         })
     }
 
-    fn run(&mut self, script: &Path) -> Ended {
+    /// Runs a script in a state; if it gives an application, the application answers.
+    fn run(&mut self, state: &mut State, script: &Path) -> (Ended, Option<Application>) {
         if let Err(e) = self.enter_directory(script) {
-            return self.failed(format!("cannot enter the directory of {}: {e}", script.display()).as_bytes());
+            return (self.lost(script, &e), None);
         }
-        let l = self.l;
-        let function = match self.scripts.get(script, |path| compile(l, path)) {
-            Ok(function) => function.reference,
-            Err(message) => return self.failed(&message),
-        };
+        let l = state.l;
         // SAFETY: as below.
-        if let Some(message) = unsafe { self.run_prelude() } {
-            return self.failed(&message);
+        if let Some(message) = unsafe { self.run_prelude(l) } {
+            return (self.ended(Some(message)), None);
         }
+        state.name(script);
         // SAFETY: the function is one of this state; `call_script` is called in protected mode, as `lua` does.
-        let (status, message) = unsafe {
-            if self.named.as_deref() != Some(script) {
-                super::isolation::set_script_name(l, script.as_os_str().as_bytes());
-                self.named = Some(script.to_owned());
-            }
+        let message = unsafe {
             ffi::lua_pushcfunction(l, call_script);
-            ffi::lua_rawgeti(l, ffi::LUA_REGISTRYINDEX, function.into());
+            let code = (self.setup.isolation == Isolation::State).then_some(&mut self.code);
+            if let Err(message) = state.push_script(script, code) {
+                ffi::lua_settop(l, 0);
+                return (self.failed(&message), None);
+            }
             let mut pushed = 1;
-            for argument in &self.options.arguments {
+            for argument in &self.setup.arguments {
                 ffi::lua_pushlstring(l, argument.as_bytes().as_ptr().cast(), argument.len());
                 pushed += 1;
             }
             let status = ffi::lua_pcall(l, pushed, 1, 0);
             let message = take_message(l);
-            (status, message)
+            message.or_else(|| (status != ffi::LUA_OK).then(|| b"(error object is not a string)".to_vec()))
         };
+        let ended = self.ended(message);
+        let application = if ended.error.is_none() && context::with(|c| c.exit.get()).is_none() {
+            state.take_application(script)
+        } else {
+            None
+        };
+        match application {
+            Some(application) => (self.call(state, &application), Some(application)),
+            None => (ended, None),
+        }
+    }
+
+    /// Lets an application answer.
+    fn call(&self, state: &State, application: &Application) -> Ended {
+        // SAFETY: the application is one of this state, in which no function is active.
+        let message = unsafe { application.call(state.l) };
+        let failed = message.is_some();
+        let ended = self.ended(message);
+        if failed {
+            // No half answer, if that can be helped.
+            context::with(context::Context::discard);
+        }
+        ended
+    }
+
+    /// How the script ended, from the message that it left, or from what the context knows.
+    fn ended(&self, message: Option<Vec<u8>>) -> Ended {
+        if let Some(message) = context::with(|c| c.timed_out.borrow().clone()) {
+            return self.failed(&message);
+        }
         if let Some(exit) = context::with(|c| c.exit.get()) {
             return Ended { status: exit.status as u32 & 0xff, error: None };
         }
         match message {
             Some(message) => self.failed(&message),
-            None if status != ffi::LUA_OK => self.failed(b"(error object is not a string)"),
             None => Ended { status: context::with(|c| c.status.get()), error: None },
         }
     }
 
     /// Runs what the command line and `LUA_INIT` want before the script; gives the message when that fails.
-    unsafe fn run_prelude(&self) -> Option<Vec<u8>> {
+    unsafe fn run_prelude(&self, l: *mut lua_State) -> Option<Vec<u8>> {
         unsafe extern "C-unwind" fn run(l: *mut lua_State) -> c_int {
             // SAFETY: the argument is a step, which outlives the call.
             unsafe {
@@ -171,16 +161,16 @@ impl Engine {
         self.prelude.iter().find_map(|step| {
             // SAFETY: the step runs in a C function's frame, in protected mode.
             unsafe {
-                ffi::lua_pushcfunction(self.l, run);
-                ffi::lua_pushlightuserdata(self.l, ptr::from_ref(step).cast_mut().cast());
-                ffi::lua_pcall(self.l, 1, 1, 0);
-                take_message(self.l)
+                ffi::lua_pushcfunction(l, run);
+                ffi::lua_pushlightuserdata(l, ptr::from_ref(step).cast_mut().cast());
+                ffi::lua_pcall(l, 1, 1, 0);
+                take_message(l)
             }
         })
     }
 
     fn failed(&self, message: &[u8]) -> Ended {
-        let mut text = self.options.program.as_bytes().to_vec();
+        let mut text = self.setup.program.as_bytes().to_vec();
         text.extend_from_slice(b": ");
         text.extend_from_slice(message);
         text.push(b'\n');
@@ -197,65 +187,119 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets finalizers run and files be closed, as the end of the process would.
-    fn collect(&mut self) {
-        let l = self.l;
-        let (finalizers, userdata) = context::with(|c| (c.traces.finalizers.take(), c.traces.userdata.take()));
-        if !finalizers && !userdata {
-            return;
-        }
-        // SAFETY: the collector runs in a state that no function is active in.
-        unsafe {
-            // Finalizers may call functions of the script, so those go last.
-            if finalizers {
-                ffi::lua_gc(l, ffi::LUA_GCCOLLECT);
-                super::isolation::clear_global_values(l);
-                ffi::lua_gc(l, ffi::LUA_GCCOLLECT);
-            }
-            self.restore();
-            ffi::lua_gc(l, ffi::LUA_GCCOLLECT);
-        }
-        context::with(|c| c.traces.userdata.set(false));
+    /// The application that a script has given, unless its file has changed since.
+    fn take_application(&mut self, script: &Path) -> Option<Running> {
+        let at = self.applications.iter().rposition(|running| running.script.path() == script)?;
+        let mut running = self.applications.remove(at);
+        (!running.script.has_changed()).then_some(running)
     }
 
-    fn restore(&mut self) {
-        // SAFETY: the state is this thread's, no function is active in it; running out of memory here ends the process.
-        unsafe {
-            ffi::lua_settop(self.l, 0);
-            context::with(|c| self.baseline.restore(self.l, c));
+    fn keep_application(&mut self, running: Running) {
+        if self.applications.len() >= APPLICATIONS {
+            self.applications.remove(0);
         }
+        self.applications.push(running);
+    }
+
+    /// Takes the state for scripts, or makes one.
+    fn take_state(&mut self) -> anyhow::Result<State> {
+        self.state.take().map_or_else(|| State::new(&self.setup, self.ignore_environment), Ok)
+    }
+
+    /// Runs the script, or its application, for the request; gives how it ended, and what is to become of the state.
+    fn answer(&mut self, script: &Path, running: Option<Running>) -> (Ended, Option<State>, After) {
+        let (mut state, known) = match running {
+            Some(Running { script, application, state }) => (state, Some((script, application))),
+            None => match self.take_state() {
+                Ok(state) => (state, None),
+                Err(e) => return (self.failed(format!("{e:#}").as_bytes()), None, After::Restore),
+            },
+        };
+        state.begin(self.setup.memory_limit);
+        let (ended, application) = if let Some((watch, application)) = known {
+            let ended = match self.enter_directory(script) {
+                Ok(()) => self.call(&state, &application),
+                Err(e) => self.lost(script, &e),
+            };
+            (ended, Some((watch, application)))
+        } else {
+            let (ended, application) = self.run(&mut state, script);
+            (ended, application.map(|application| (Watch::new(script), application)))
+        };
+        let memory_was_out = state.end();
+        let left = context::with(|c| c.exit.get().is_some() && c.timed_out.borrow().is_none());
+        let after = match application {
+            // What filled the memory may still be there.
+            _ if memory_was_out || self.setup.isolation == Isolation::State => After::Close,
+            // The process would have ended, and with it the application.
+            Some(_) if left => After::Close,
+            Some((watch, application)) => After::Keep(watch, application),
+            None => After::Restore,
+        };
+        (ended, Some(state), after)
+    }
+
+    fn lost(&self, script: &Path, error: &io::Error) -> Ended {
+        self.failed(format!("cannot enter the directory of {}: {error}", script.display()).as_bytes())
+    }
+}
+
+/// What becomes of a state when its request has been answered.
+enum After {
+    /// It is put back to how it was, for the next script.
+    Restore,
+    /// It is closed, as it is at the end of a process.
+    Close,
+    /// It stays with its application.
+    Keep(Watch, Application),
+}
+
+/// The end of a request as the end of a process: finalizers run, files are closed.
+fn settle(state: &mut Option<State>, after: &After) {
+    match after {
+        After::Restore => state.iter_mut().for_each(State::collect),
+        After::Close => *state = None,
+        After::Keep(..) => {}
     }
 }
 
 impl Interpreter for Engine {
     fn serve(&mut self, script: &Path, request: Request, more: &Rc<RefCell<Requests>>) {
+        let running = self.take_application(script);
+        let more = (self.setup.isolation == Isolation::Globals).then(|| more.clone());
         context::with(|c| {
             *c.request.borrow_mut() = Some(request);
-            *c.accept.borrow_mut() = Some(Accept { script: script.to_owned(), watch: None, requests: more.clone() });
+            *c.accept.borrow_mut() = more.map(|requests| Accept { script: script.to_owned(), watch: None, requests });
+            c.begin_watch();
         });
-        let ended = self.run(script);
+        let (ended, mut state, after) = self.answer(script, running);
+        // A process that is left at once ends without finalizers: what they say is not heard.
         let quick = context::with(|c| c.exit.get()).is_some_and(|exit| !exit.close);
+        if let Some(error) = &ended.error {
+            context::with(|c| c.request(|request| request.stderr().write_all(error).is_ok()));
+        }
         if !quick {
-            if let Some(error) = &ended.error {
-                context::with(|c| c.request(|request| request.stderr().write_all(error).is_ok()));
-            }
-            self.collect();
+            settle(&mut state, &after);
         }
-        self.files.flush();
-        let details = ended.error.as_deref().filter(|_| self.options.display_errors).unwrap_or_default();
-        context::with(|c| c.finish(ended.status, details));
+        stdio::flush_stdout();
+        let details = ended.error.as_deref().filter(|_| self.setup.display_errors).unwrap_or_default();
+        context::with(|c| {
+            c.end_watch();
+            c.finish(ended.status, details);
+        });
         if quick {
-            // The process would have ended without finalizers; what they say is not heard.
-            self.collect();
+            settle(&mut state, &after);
         }
-        self.restore();
-        self.files.reset();
-        if context::with(|c| c.traces.buffering.take()) {
-            // SAFETY: the library tables were put back, and the streams are empty.
-            match unsafe { self.files.install_again(self.l) } {
-                Ok(files) => self.files = files,
-                Err(e) => tracing::error!("cannot make the standard streams anew: {e}"),
+        stdio::renew_all();
+        match (after, state) {
+            (After::Restore, Some(mut state)) => {
+                state.restore();
+                self.state = Some(state);
             }
+            (After::Keep(script, application), Some(state)) => {
+                self.keep_application(Running { script, application, state });
+            }
+            _ => {}
         }
         if context::with(|c| c.native.get()) {
             // C code can change what Lua cannot.
@@ -265,41 +309,6 @@ impl Interpreter for Engine {
         }
         context::with(context::Context::reset);
     }
-}
-
-/// A Lua state with all libraries, able to load C modules; and the pointer to it, which is good as long as its owner.
-/// With `ignore_environment`, `LUA_PATH` and `LUA_CPATH` mean nothing.
-pub(super) fn new_state(ignore_environment: bool) -> anyhow::Result<(Lua, *mut lua_State)> {
-    let fails = |e: mlua::Error| anyhow::anyhow!("cannot start Lua: {e}");
-    // Other options would replace `pcall` by one that coroutines cannot yield across.
-    // SAFETY: scripts are trusted with what `lua` trusts them with.
-    let lua = unsafe { Lua::unsafe_new_with(StdLib::NONE, LuaOptions::new()) };
-    if ignore_environment {
-        lua.set_named_registry_value("LUA_NOENV", true).map_err(fails)?;
-    }
-    lua.load_std_libs(StdLib::ALL).map_err(fails)?;
-    search_system_directories(&lua).map_err(|e| anyhow::anyhow!("cannot set package.path: {e}"))?;
-    // SAFETY: one value is pushed, as promised.
-    let pointer = unsafe { lua.exec_raw::<mlua::LightUserData>((), |l| ffi::lua_pushlightuserdata(l, l.cast())) };
-    let pointer = pointer.map_err(fails)?;
-    Ok((lua, pointer.0.cast()))
-}
-
-/// Lua looks below `/usr/local` only; the system's packages of modules lie below `/usr`, where the system's own `lua` finds
-/// them. `LUA_PATH` and `LUA_CPATH` keep their meaning: `;;` in them stands for the default, which this extends.
-fn search_system_directories(lua: &Lua) -> mlua::Result<()> {
-    let package: mlua::Table = lua.globals().get("package")?;
-    let arch = std::env::consts::ARCH;
-    let extend = |field: &str, before: &str, more: &str| -> mlua::Result<()> {
-        let path: String = package.get(field)?;
-        package.set(field, path.replacen(before, &format!("{more}{before}"), 1))
-    };
-    extend("path", "./?.lua;./?/init.lua", "/usr/share/lua/5.4/?.lua;/usr/share/lua/5.4/?/init.lua;")?;
-    extend(
-        "cpath",
-        "/usr/local/lib/lua/5.4/loadall.so;./?.so",
-        &format!("/usr/lib/{arch}-linux-gnu/lua/5.4/?.so;/usr/lib/lua/5.4/?.so;"),
-    )
 }
 
 /// The umask, which can only be asked for by setting it.
@@ -312,37 +321,23 @@ fn umask() -> libc::mode_t {
     }
 }
 
-fn compile(l: *mut lua_State, path: &Path) -> Result<Function, Vec<u8>> {
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| b"a script's name has a zero byte".to_vec())?;
-    // SAFETY: loading does not raise errors; its result is taken off the stack.
-    unsafe {
-        if ffi::luaL_loadfilex(l, name.as_ptr(), ptr::null()) == ffi::LUA_OK {
-            Ok(Function { l, reference: ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX) })
-        } else {
-            let message = CStr::from_ptr(ffi::lua_tostring(l, -1)).to_bytes().to_vec();
-            ffi::lua_pop(l, 1);
-            Err(message)
-        }
-    }
-}
-
 /// Sets the global `arg`: the script at 0, its arguments behind it, the program before it.
 ///
 /// # Safety
 /// `l` is a Lua state of this thread.
-pub(super) unsafe fn set_arguments(l: *mut lua_State, options: &Options, script: &Path) {
+pub(super) unsafe fn set_arguments(l: *mut lua_State, setup: &Setup, script: &Path) {
     let push = |text: &[u8]| {
         // SAFETY: the caller's promise.
         unsafe { ffi::lua_pushlstring(l, text.as_ptr().cast(), text.len()) };
     };
     // SAFETY: the caller's promise; plain stack operations.
     unsafe {
-        ffi::lua_createtable(l, options.arguments.len() as c_int, 2);
-        push(options.program.as_bytes());
+        ffi::lua_createtable(l, setup.arguments.len() as c_int, 2);
+        push(setup.program.as_bytes());
         ffi::lua_rawseti(l, -2, -1);
         push(script.as_os_str().as_bytes());
         ffi::lua_rawseti(l, -2, 0);
-        for (at, argument) in options.arguments.iter().enumerate() {
+        for (at, argument) in setup.arguments.iter().enumerate() {
             push(argument.as_bytes());
             ffi::lua_rawseti(l, -2, at as i64 + 1);
         }
@@ -354,13 +349,13 @@ pub(super) unsafe fn set_arguments(l: *mut lua_State, options: &Options, script:
 ///
 /// # Safety
 /// `l` is a Lua state of this thread.
-pub(super) unsafe fn set_command_line(l: *mut lua_State, options: &Options) {
-    let line = &options.command_line;
-    let behind = options.arguments.len() + usize::from(options.script.is_some());
-    let script = if options.script.is_some() { line.len().saturating_sub(behind) } else { 0 };
+pub(super) unsafe fn set_command_line(l: *mut lua_State, setup: &Setup) {
+    let line = &setup.command_line;
+    let behind = setup.arguments.len() + usize::from(setup.script.is_some());
+    let script = if setup.script.is_some() { line.len().saturating_sub(behind) } else { 0 };
     // SAFETY: the caller's promise; plain stack operations.
     unsafe {
-        ffi::lua_createtable(l, options.arguments.len() as c_int, script as c_int + 1);
+        ffi::lua_createtable(l, setup.arguments.len() as c_int, script as c_int + 1);
         for (at, text) in line.iter().enumerate() {
             ffi::lua_pushlstring(l, text.as_bytes().as_ptr().cast(), text.len());
             ffi::lua_rawseti(l, -2, at as i64 - script as i64);
@@ -378,7 +373,8 @@ pub(super) unsafe extern "C-unwind" fn call_script(l: *mut lua_State) -> c_int {
         make_globals_fresh(l);
         ffi::lua_pushcfunction(l, describe_error);
         ffi::lua_insert(l, 1);
-        if ffi::lua_pcall(l, arguments, 0, 1) == ffi::LUA_OK {
+        if ffi::lua_pcall(l, arguments, 1, 1) == ffi::LUA_OK {
+            application::keep(l);
             ffi::lua_pushnil(l);
         } else if ffi::lua_tostring(l, -1).is_null() {
             ffi::lua_pushstring(l, c"(error message not a string)".as_ptr());

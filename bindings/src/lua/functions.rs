@@ -60,10 +60,6 @@ pub(super) unsafe fn install(l: *mut lua_State) {
         replace(l, c"io", c"popen", popen);
         replace(l, c"coroutine", c"wrap", ends::wrap);
         ffi::lua_setwarnf(l, Some(warn), ptr::null_mut());
-        let mut ud = ptr::null_mut();
-        let original = ffi::lua_getallocf(l, &raw mut ud);
-        ALLOCATOR.set(Some(original));
-        ffi::lua_setallocf(l, allocate, ud);
     }
 }
 
@@ -199,15 +195,11 @@ unsafe extern "C-unwind" fn getenv(l: *mut lua_State) -> c_int {
     // SAFETY: plain stack operations; the environment's value is copied at once.
     unsafe {
         let name = bytes(l, 1);
-        let found = context::with(|c| {
-            c.param(name, |value| {
-                ffi::lua_pushlstring(l, value.as_ptr().cast(), value.len());
-            })
-        });
-        if !found {
+        match context::with(|c| c.param(name)) {
+            Some(value) => ffi::lua_pushlstring(l, value.cast(), value.len()),
             // Null pushes nil, as the original does.
-            ffi::lua_pushstring(l, libc::getenv(ffi::lua_tostring(l, 1)));
-        }
+            None => ffi::lua_pushstring(l, libc::getenv(ffi::lua_tostring(l, 1))),
+        };
         1
     }
 }
@@ -295,7 +287,6 @@ unsafe extern "C-unwind" fn popen(l: *mut lua_State) -> c_int {
 thread_local! {
     /// The wait status of the command that was closed last.
     static CLOSED: std::cell::Cell<c_int> = const { std::cell::Cell::new(0) };
-    static ALLOCATOR: std::cell::Cell<Option<ffi::lua_Alloc>> = const { std::cell::Cell::new(None) };
 }
 
 unsafe extern "C-unwind" fn close_popen(l: *mut lua_State) -> c_int {
@@ -330,23 +321,6 @@ unsafe extern "C" fn popen_close(cookie: *mut c_void) -> c_int {
 }
 
 // -------------------------------------------------------------------- what leaves traces
-
-/// Lua says what an allocation is for: userdata of C modules must be collected when the request ends.
-unsafe extern "C" fn allocate(ud: *mut c_void, block: *mut c_void, old: usize, new: usize) -> *mut c_void {
-    if block.is_null() && old == ffi::LUA_TUSERDATA as usize {
-        let fails = context::with(|c| c.no_memory.replace(c.no_memory.get().saturating_sub(1)));
-        if fails > 0 {
-            return ptr::null_mut();
-        }
-        // Of Lua's own userdata only files matter, which are noted as they are opened; the others are buffers.
-        context::with(|c| c.native.get().then(|| c.traces.userdata.set(true)));
-    }
-    match ALLOCATOR.get() {
-        // SAFETY: the arguments are passed on as Lua gave them.
-        Some(allocator) => unsafe { allocator(ud, block, old, new) },
-        None => ptr::null_mut(),
-    }
-}
 
 unsafe fn note_finalizer(l: *mut lua_State) {
     // SAFETY: plain stack operations.

@@ -25,6 +25,7 @@
 //! Functions that would end the process, see the environment, or start children are replaced (`functions`, `ends`). After each
 //! request the library tables are compared with how they were and put back (`isolation`, `modules`).
 
+mod application;
 mod command_line;
 mod context;
 mod devices;
@@ -34,6 +35,7 @@ mod error;
 mod functions;
 mod interrupts;
 mod isolation;
+mod memory;
 mod module;
 mod modules;
 mod originals;
@@ -41,7 +43,9 @@ mod plain;
 mod pristine;
 mod process;
 mod repl;
+mod state;
 mod stdio;
+mod timeout;
 
-pub use engine::{Engine, Options};
+pub use engine::Engine;
 pub use plain::run as run_plain;

@@ -22,6 +22,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_int};
+use std::ptr;
 
 use fcgi_core::script::Watch;
 use fcgi_core::{Params, Role};
@@ -88,6 +89,7 @@ fn next_request(context: &Context) -> bool {
         }
         return true;
     }
+    context.end_watch();
     context.finish(context.status.replace(0), b"");
     let mut accept = context.accept.borrow_mut();
     let Some(accept) = accept.as_mut() else { return false };
@@ -106,6 +108,7 @@ fn next_request(context: &Context) -> bool {
         }
         Some(request) => {
             *context.request.borrow_mut() = Some(request);
+            context.begin_watch();
             true
         }
         None => false,
@@ -118,6 +121,7 @@ unsafe extern "C-unwind" fn finish(l: *mut lua_State) -> c_int {
     stdio::flush_stdout();
     context::with(|c| {
         c.status.set(status as u32);
+        c.end_watch();
         let children = c.children.take();
         c.request(|request| {
             if let Some(children) = children {
@@ -165,25 +169,29 @@ unsafe extern "C-unwind" fn aborted(l: *mut lua_State) -> c_int {
     1
 }
 
-unsafe extern "C-unwind" fn params(l: *mut lua_State) -> c_int {
-    // SAFETY: plain stack operations. Running out of memory here would leave the request borrowed; then the script's
-    // memory is out as well, and the interpreter with it.
-    unsafe {
-        ffi::lua_newtable(l);
-        let set = |variables: &Params| {
-            for (name, value) in variables {
+/// `params`.
+pub(super) unsafe extern "C-unwind" fn params(l: *mut lua_State) -> c_int {
+    context::with(Context::looked);
+    // Lua may raise an error while a value is copied, so the request is not borrowed meanwhile: nobody else uses it.
+    let variables = context::with(|c| c.request.borrow().as_ref().map(|request| ptr::from_ref(request.params())));
+    let copy = |variables: &Params| {
+        for (name, value) in variables {
+            // SAFETY: the table is on top of the stack.
+            unsafe {
                 ffi::lua_pushlstring(l, name.as_ptr().cast(), name.len());
                 ffi::lua_pushlstring(l, value.as_ptr().cast(), value.len());
                 ffi::lua_rawset(l, -3);
             }
-        };
-        context::with(|c| {
-            c.looked();
-            match c.request.borrow().as_ref() {
-                Some(request) => set(request.params()),
-                None => set(&fcgi_core::cgi::request_variables()),
-            }
-        });
+        }
+    };
+    // SAFETY: plain stack operations; the request stays while this function runs.
+    unsafe {
+        ffi::lua_newtable(l);
+        match variables {
+            Some(variables) => copy(&*variables),
+            // As a CGI program or on a terminal, where no memory is limited.
+            None => copy(&fcgi_core::cgi::request_variables()),
+        }
     }
     1
 }

@@ -2,21 +2,27 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_int};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr;
 
+use fcgi_core::Setup;
 use mlua::ffi::{self, lua_State};
 
+use super::application::{self, Application};
 use super::command_line::{self, CommandLine};
-use super::engine::{self, Options};
+use super::context;
+use super::engine;
 use super::error::report;
 use super::interrupts::{self, catch_interrupts};
 use super::repl;
+use super::state::Owned;
+use super::stdio;
 
 /// What is to be run, for the function that runs it.
 struct Job<'a> {
-    options: &'a Options,
+    setup: &'a Setup,
     line: &'a CommandLine,
 }
 
@@ -25,19 +31,21 @@ struct Job<'a> {
 ///
 /// # Errors
 /// When the interpreter cannot be started.
-pub fn run(options: &Options) -> anyhow::Result<u8> {
-    let line = match CommandLine::parse(&options.own) {
+pub fn run(setup: &Setup) -> anyhow::Result<u8> {
+    let line = match CommandLine::parse(&setup.own) {
         Ok(line) => line,
         Err(wrong) => {
-            let program = options.program.display();
+            let program = setup.program.display();
             eprintln!("{program}: {wrong}\n{}", usage(&program.to_string()));
             return Ok(1);
         }
     };
     // SAFETY: a program that writes to a closed pipe ends by it, as `lua` does; Rust's start has changed that.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    let (lua, l) = engine::new_state(line.ignore_environment)?;
-    let job = Job { options, line: &line };
+    let state = Owned::open(line.ignore_environment)?;
+    let l = state.pointer();
+    state.limit_memory(setup.memory_limit);
+    let job = Job { setup, line: &line };
     // SAFETY: the job outlives the call; the state is fresh and this thread's.
     let succeeded = unsafe {
         interrupts::of(l);
@@ -47,13 +55,10 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         ffi::lua_pushnil(l);
         let status = ffi::lua_pcall(l, 2, 1, 0);
         let succeeded = ffi::lua_toboolean(l, -1) != 0;
-        report(l, status, Some(&options.program)) && succeeded
+        report(l, status, Some(&setup.program)) && succeeded
     };
-    // Closing the state runs finalizers, which may still print. Its owner would collect garbage first, and so run them in
-    // another order than `lua`.
-    std::mem::forget(lua);
-    // SAFETY: the state is open, no function is active in it, and its owner is forgotten.
-    unsafe { ffi::lua_close(l) };
+    // Its finalizers may still print.
+    drop(state);
     Ok(u8::from(!succeeded))
 }
 
@@ -78,35 +83,35 @@ unsafe extern "C-unwind" fn main(l: *mut lua_State) -> c_int {
     // SAFETY: the argument is the job; every chunk runs in protected mode.
     unsafe {
         let job = &*ffi::lua_touserdata(l, 1).cast::<Job<'_>>();
-        let Job { options, line } = job;
+        let Job { setup, line } = job;
         if line.version {
             repl::print_version();
         }
         super::module::install(l);
         ffi::lua_setwarnf(l, Some(super::functions::warn), ptr::null_mut());
-        engine::set_command_line(l, options);
+        engine::set_command_line(l, setup);
         ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
         for step in &line.prelude {
             catch_interrupts();
             let status = step.run(l);
-            if !report(l, status, Some(&options.program)) {
+            if !report(l, status, Some(&setup.program)) {
                 return 0;
             }
         }
-        if options.script.is_some() {
+        if setup.script.is_some() {
             catch_interrupts();
-            let status = run_script(l, options);
-            if !report(l, status, Some(&options.program)) {
+            let status = run_script(l, setup);
+            if !report(l, status, Some(&setup.program)) {
                 return 0;
             }
         }
         if line.interactive {
             repl::run(l);
-        } else if options.script.is_none() && !line.executes && !line.version {
+        } else if setup.script.is_none() && !line.executes && !line.version {
             if std::io::stdin().is_terminal() {
                 repl::print_version();
                 repl::run(l);
-            } else if !report(l, run_stdin(l), Some(&options.program)) {
+            } else if !report(l, run_stdin(l), Some(&setup.program)) {
                 return 0;
             }
         }
@@ -115,11 +120,11 @@ unsafe extern "C-unwind" fn main(l: *mut lua_State) -> c_int {
     }
 }
 
-unsafe fn run_script(l: *mut lua_State, options: &Options) -> c_int {
-    let script = options.script.as_deref().unwrap_or_default();
+unsafe fn run_script(l: *mut lua_State, setup: &Setup) -> c_int {
+    let script = setup.script.as_deref().unwrap_or_default();
     let name = CString::new(script.as_bytes()).unwrap_or_default();
     // A hyphen is standard input, unless it comes behind `--`.
-    let is_stdin = script == "-" && !options.own_ended;
+    let is_stdin = script == "-" && !setup.own_ended;
     // SAFETY: plain stack operations; the script's arguments go behind it.
     unsafe {
         let status = ffi::luaL_loadfilex(l, if is_stdin { ptr::null() } else { name.as_ptr() }, ptr::null());
@@ -128,7 +133,29 @@ unsafe fn run_script(l: *mut lua_State, options: &Options) -> c_int {
         }
         drop(name);
         let count = push_arguments(l);
-        command_line::call(l, count, ffi::LUA_MULTRET)
+        if !setup.is_cgi {
+            return command_line::call(l, count, ffi::LUA_MULTRET);
+        }
+        let status = command_line::call(l, count, 1);
+        if status == ffi::LUA_OK { answer(l, Path::new(script)) } else { status }
+    }
+}
+
+/// As a CGI program, an application that the script has given answers the one request.
+unsafe fn answer(l: *mut lua_State, script: &Path) -> c_int {
+    let absolute = std::path::absolute(script).unwrap_or_else(|_| script.to_owned());
+    // SAFETY: what the script gave is on the stack; the message of an error goes there.
+    unsafe {
+        application::keep(l);
+        ffi::lua_settop(l, 0);
+        let Some(message) = Application::take(l, &absolute).and_then(|application| application.call(l)) else {
+            return ffi::LUA_OK;
+        };
+        if stdio::nothing_written() {
+            let _ = std::io::stdout().write_all(&context::error_page("500 Internal Server Error", b""));
+        }
+        ffi::lua_pushlstring(l, message.as_ptr().cast(), message.len());
+        ffi::LUA_ERRRUN
     }
 }
 

@@ -15,6 +15,7 @@ use fcgi_core::child::Streams;
 use rustix::event::PollFlags;
 
 use super::context::{self, Context};
+use super::timeout;
 
 /// `sh -c` with the environment that a script sees: the process's, overlaid by the request's variables.
 fn shell(command: &[u8], request: &Request) -> Command {
@@ -41,12 +42,32 @@ fn with_children<R>(context: &Context, f: impl FnOnce(&mut Streams, &mut Request
     f(children, request)
 }
 
+/// Goes on after signals, until the request's time is over.
+fn uninterrupted<R>(mut wait: impl FnMut() -> io::Result<R>) -> io::Result<R> {
+    loop {
+        match wait() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted && !timeout::is_over() => {}
+            other => return other,
+        }
+    }
+}
+
+/// Waits for a child, which is ended when the request's time is over.
+fn wait(children: &mut Streams, child: &mut Child, request: &mut Request) -> io::Result<i32> {
+    let status = uninterrupted(|| children.wait(child, request));
+    if status.is_err() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    Ok(status?.into_raw())
+}
+
 /// Runs a command to its end; gives its wait status.
 pub(super) fn execute(command: &[u8]) -> io::Result<i32> {
     context::with(|context| {
         with_children(context, |children, request| {
             let mut child = children.spawn(&mut shell(command, request), request, false, false)?;
-            Ok(children.wait(&mut child, request)?.into_raw())
+            wait(children, &mut child, request)
         })
     })
 }
@@ -86,7 +107,7 @@ impl Popen {
             // Without a request (a module kept the file) there is nothing to carry.
             if context.request.borrow().is_some() {
                 with_children(context, |children, request| {
-                    children.carry(request, Some((pipe.as_fd(), self.flags)), None)
+                    uninterrupted(|| children.carry(request, Some((pipe.as_fd(), self.flags)), None))
                 })?;
             }
             Ok(Some(pipe))
@@ -100,7 +121,7 @@ impl Popen {
             if context.request.borrow().is_none() {
                 return Ok(self.child.wait()?.into_raw());
             }
-            with_children(context, |children, request| Ok(children.wait(&mut self.child, request)?.into_raw()))
+            with_children(context, |children, request| wait(children, &mut self.child, request))
         })
     }
 }

@@ -32,6 +32,7 @@ unsafe extern "C" {
     pub(super) fn fopencookie(cookie: *mut c_void, mode: *const c_char, functions: CookieFunctions) -> *mut FILE;
     fn __fpurge(file: *mut FILE);
     fn __fpending(file: *mut FILE) -> size_t;
+    fn __fbufsize(file: *mut FILE) -> size_t;
     fn clearerr(file: *mut FILE);
     fn fwrite_unlocked(bytes: *const c_void, size: size_t, count: size_t, file: *mut FILE) -> size_t;
     fn fflush_unlocked(file: *mut FILE) -> c_int;
@@ -47,8 +48,33 @@ pub(super) struct LuaStream {
 /// The name of the metatable of files (`LUA_FILEHANDLE`).
 pub(super) const FILE_HANDLE: &std::ffi::CStr = c"FILE*";
 
-/// The three streams of one interpreter. They live as long as the thread.
+/// The files that the `io` library of a state has made of standard input, output and error.
 #[derive(Clone, Copy)]
+pub(super) struct Handles([*mut LuaStream; 3]);
+
+impl Handles {
+    /// Finds them, and keeps them alive as long as the state, whatever a script does to `io`.
+    ///
+    /// # Safety
+    /// `l` is a Lua state with the `io` library as it was opened, used by this thread only.
+    pub(super) unsafe fn of(l: *mut lua_State) -> Self {
+        // SAFETY: the caller's promise; a file is a userdata of at least this size.
+        unsafe {
+            ffi::lua_getglobal(l, c"io".as_ptr());
+            let handles = [c"stdin", c"stdout", c"stderr"].map(|name| {
+                ffi::lua_getfield(l, -1, name.as_ptr());
+                let handle = ffi::lua_touserdata(l, -1).cast::<LuaStream>();
+                ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX);
+                handle
+            });
+            ffi::lua_pop(l, 1);
+            Self(handles)
+        }
+    }
+}
+
+/// The three streams of one thread. They live as long as the thread.
+#[derive(Clone, Copy, PartialEq)]
 pub(super) struct Files {
     stdin: *mut FILE,
     stdout: *mut FILE,
@@ -62,39 +88,44 @@ thread_local! {
 }
 
 impl Files {
-    /// Makes the streams, and puts them into the files that the `io` library has made.
+    /// Makes the streams of this thread, if there are none yet, and puts them into the files of a state.
     ///
     /// # Errors
     /// When the system has no memory for them.
     ///
     /// # Safety
-    /// `l` is a Lua state with the `io` library as it was opened, used by this thread only.
-    pub(super) unsafe fn install(l: *mut lua_State) -> io::Result<Self> {
-        let buffers = [(); 2].map(|()| Box::leak(Box::new([0; BUFFER])).as_mut_ptr());
+    /// The state is open, and this thread's.
+    pub(super) unsafe fn install(handles: Handles) -> io::Result<Self> {
         // SAFETY: the caller's promise.
-        unsafe { Self::install_with(l, buffers) }
+        unsafe {
+            if let Some(files) = FILES.get() {
+                files.put_into(handles);
+                return Ok(files);
+            }
+            let buffers = [(); 2].map(|()| Box::leak(Box::new([0; BUFFER])).as_mut_ptr());
+            let files = Self::open(buffers)?;
+            files.put_into(handles);
+            Ok(files)
+        }
     }
 
     /// Replaces the streams by new ones, for their buffering was changed, which the C library does not undo.
     ///
-    /// # Errors
-    /// As for [`install`](Self::install).
-    ///
     /// # Safety
-    /// As for [`install`](Self::install); nothing is left in the buffers.
-    pub(super) unsafe fn install_again(self, l: *mut lua_State) -> io::Result<Self> {
-        // SAFETY: the caller's promise; the files of the io library get the new streams before they are used again.
+    /// Nothing is left in the buffers; each state gets the new streams by [`attach`] before it uses them.
+    unsafe fn replace(self) -> io::Result<Self> {
+        // SAFETY: the caller's promise.
         unsafe {
             for file in [self.stdin, self.stdout, self.stderr] {
                 libc::fclose(file);
             }
-            Self::install_with(l, self.buffers)
+            Self::open(self.buffers)
         }
     }
 
-    unsafe fn install_with(l: *mut lua_State, buffers: [*mut c_char; 2]) -> io::Result<Self> {
+    unsafe fn open(buffers: [*mut c_char; 2]) -> io::Result<Self> {
         // SAFETY: the functions match the modes; the cookie is not used, for a thread has one context. The buffers are
-        // not used by other streams; the fields of `io` are as the library leaves them.
+        // not used by other streams.
         unsafe {
             let files = Self {
                 stdin: open(c"r", Some(read_stdin), None)?,
@@ -105,16 +136,6 @@ impl Files {
             libc::setvbuf(files.stdin, buffers[0], libc::_IOFBF, BUFFER);
             libc::setvbuf(files.stdout, buffers[1], libc::_IOFBF, BUFFER);
             libc::setvbuf(files.stderr, ptr::null_mut(), libc::_IONBF, 0);
-            ffi::lua_getglobal(l, c"io".as_ptr());
-            for (name, file) in [(c"stdin", files.stdin), (c"stdout", files.stdout), (c"stderr", files.stderr)] {
-                ffi::lua_getfield(l, -1, name.as_ptr());
-                let stream = ffi::lua_touserdata(l, -1).cast::<LuaStream>();
-                if !stream.is_null() {
-                    (*stream).file = file;
-                }
-                ffi::lua_pop(l, 1);
-            }
-            ffi::lua_pop(l, 1);
             FILES.set(Some(files));
             if !context::with(|c| c.shared_process.get()) {
                 // C code that prints (modules, Lua's own `dofile()` of standard input) uses these.
@@ -124,14 +145,25 @@ impl Files {
         }
     }
 
+    /// Puts the streams into the files of a state.
+    ///
+    /// # Safety
+    /// The state is open.
+    unsafe fn put_into(self, handles: Handles) {
+        for (handle, file) in handles.0.into_iter().zip([self.stdin, self.stdout, self.stderr]) {
+            // SAFETY: the registry keeps the userdata alive as long as the state.
+            unsafe { (*handle).file = file };
+        }
+    }
+
     /// Writes out what the script has left in its output buffer.
-    pub(super) fn flush(self) {
+    fn flush(self) {
         // SAFETY: the stream is open, and used by this thread only.
         unsafe { fflush_unlocked(self.stdout) };
     }
 
     /// Makes the streams as good as new: nothing buffered, no error, no end.
-    pub(super) fn reset(self) {
+    fn reset(self) {
         // SAFETY: as above.
         unsafe {
             for file in [self.stdin, self.stdout] {
@@ -236,6 +268,46 @@ pub(super) fn flush_stdout() {
 pub(super) fn renew() {
     if let Some(files) = FILES.get() {
         files.reset();
+    }
+}
+
+/// Makes the streams as good as new for another script.
+pub(super) fn renew_all() {
+    renew();
+    if let Some(files) = FILES.get()
+        && context::with(|c| c.traces.buffering.take())
+    {
+        // SAFETY: the streams are empty now.
+        if let Err(e) = unsafe { files.replace() } {
+            tracing::error!("cannot make the standard streams anew: {e}");
+        }
+    }
+}
+
+/// Makes sure that a state's files are those of its thread, which another state may have replaced.
+///
+/// # Safety
+/// As for [`Files::install`].
+pub(super) unsafe fn attach(handles: Handles, files: Files) -> Files {
+    match FILES.get() {
+        Some(now) if now != files => {
+            // SAFETY: the caller's promise.
+            unsafe { now.put_into(handles) };
+            now
+        }
+        _ => files,
+    }
+}
+
+/// Whether nothing has been written to standard output.
+pub(super) fn nothing_written() -> bool {
+    // SAFETY: the streams are open, and used by this thread only. The C library makes a stream's buffer when it is first
+    // written to.
+    unsafe {
+        match context::with(|c| c.request(|request| request.written() == 0 && !request.is_finished())) {
+            Some(nothing) => nothing && FILES.get().is_none_or(|files| __fpending(files.stdout) == 0),
+            None => __fbufsize(stdout) == 0,
+        }
     }
 }
 
