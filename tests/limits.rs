@@ -57,6 +57,7 @@ fn a_request_that_takes_too_long_ends_and_nothing_else_does() {
     // What was sent cannot be taken back, so nothing is.
     let reply = ask(&address, "io.stdout:flush() print('on its way') while true do end");
     assert_eq!((reply.text(), reply.app_status), (format!("{ANSWER}kept\non its way\n"), 1));
+    let begun = Instant::now();
     // So it is when a child is waited for; the child is ended.
     for (code, place) in [("os.execute('sleep 31')", "os.execute"), ("io.popen('sleep 31'):read('a')", "'read'")] {
         let begun = Instant::now();
@@ -65,6 +66,8 @@ fn a_request_that_takes_too_long_ends_and_nothing_else_does() {
         assert_eq!((reply.text(), reply.app_status), (format!("{ANSWER}kept\n"), 1));
         assert!(reply.errors().contains(place), "{code}: {}", reply.errors());
     }
+    assert_eq!(ask(&address, "").text(), format!("{ANSWER}kept\n"));
+    assert!(begun.elapsed() < Duration::from_secs(20), "the next request waited: {:?}", begun.elapsed());
     // Time that nobody waits for is not counted.
     let reply =
         ask(&address, "require('fcgi').finish() local e = os.clock() + 0.6 while os.clock() < e do end kept = 2");

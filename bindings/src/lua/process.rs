@@ -118,6 +118,9 @@ impl Popen {
     pub(super) fn close(&mut self) -> io::Result<i32> {
         self.pipe = None;
         context::with(|context| {
+            if context.timed_out.borrow().is_some() {
+                self.child.kill()?;
+            }
             if context.request.borrow().is_none() {
                 return Ok(self.child.wait()?.into_raw());
             }
