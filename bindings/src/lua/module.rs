@@ -46,6 +46,35 @@ pub(super) unsafe fn install(l: *mut lua_State) {
     }
 }
 
+/// Makes `require "lfcgi"` find a module with which launchers for wsapi-fcgi run as they are.
+///
+/// # Safety
+/// As for [`install`].
+pub(super) unsafe fn install_lfcgi(l: *mut lua_State) {
+    unsafe extern "C-unwind" fn load(l: *mut lua_State) -> c_int {
+        const TEXT: &str = include_str!("lfcgi.lua");
+        // It holds the streams and functions of one request's script.
+        context::with(|c| c.volatile.borrow_mut().push(b"lfcgi".to_vec()));
+        // SAFETY: plain stack operations.
+        unsafe {
+            let status =
+                ffi::luaL_loadbufferx(l, TEXT.as_ptr().cast(), TEXT.len(), c"=(lfcgi)".as_ptr(), c"t".as_ptr());
+            if status != ffi::LUA_OK {
+                ffi::lua_error(l);
+            }
+            ffi::lua_call(l, 0, 1);
+            1
+        }
+    }
+    // SAFETY: the caller's promise; plain stack operations.
+    unsafe {
+        ffi::lua_getfield(l, ffi::LUA_REGISTRYINDEX, ffi::LUA_PRELOAD_TABLE);
+        ffi::lua_pushcfunction(l, load);
+        ffi::lua_setfield(l, -2, c"lfcgi".as_ptr());
+        ffi::lua_pop(l, 1);
+    }
+}
+
 unsafe extern "C-unwind" fn open(l: *mut lua_State) -> c_int {
     const FUNCTIONS: [(&CStr, mlua::lua_CFunction); 7] = [
         (c"accept", accept),

@@ -137,6 +137,7 @@ impl State {
         let baseline = unsafe {
             functions::install(l);
             super::module::install(l);
+            super::module::install_lfcgi(l);
             super::engine::set_arguments(l, setup, Path::new(""));
             ffi::lua_gc(l, ffi::LUA_GCRESTART);
             ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
