@@ -22,5 +22,5 @@
 //! | `interrupts` | SIGINT on a terminal |
 //! | `plain` | the interpreter as it is without requests: on a terminal, under CGI |
 
-#[cfg(feature = "lua")]
+#[cfg(feature = "_lua")]
 pub mod lua;

@@ -21,10 +21,10 @@ use std::ffi::{CStr, CString, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use mlua::ffi::{self, LUA_REGISTRYINDEX, lua_State};
+use super::ffi::{self, LUA_REGISTRYINDEX, lua_State};
 
 use super::context;
-use super::error::{describe_error, take_message};
+use super::error::{as_text, describe_error, take_message};
 use super::isolation::key;
 use super::module;
 use super::stdio;
@@ -129,8 +129,8 @@ impl Application {
                 ffi::lua_pushstring(l, ffi::lua_touserdata(l, 1).cast());
                 if ffi::lua_pcall(l, 2, 0, 2) == ffi::LUA_OK {
                     ffi::lua_pushnil(l);
-                } else if ffi::lua_tostring(l, -1).is_null() {
-                    ffi::lua_pushstring(l, c"(error message not a string)".as_ptr());
+                } else {
+                    as_text(l);
                 }
                 1
             }

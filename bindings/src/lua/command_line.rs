@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString, OsStr, OsString, c_int};
 use std::os::unix::ffi::OsStrExt;
 
-use mlua::ffi::{self, lua_State};
+use super::ffi::{self, lua_State};
 
 use super::error::describe_error;
 
@@ -50,8 +50,8 @@ impl CommandLine {
             match bytes {
                 b"-i" => (line.interactive, line.version) = (true, true),
                 b"-v" => line.version = true,
-                b"-E" => line.ignore_environment = true,
-                b"-W" => steps.push(Step::Warnings),
+                b"-E" if ffi::VERSION != "5.1" || cfg!(feature = "luajit") => line.ignore_environment = true,
+                b"-W" if ffi::HAS_WARNINGS => steps.push(Step::Warnings),
                 [b'-', kind @ (b'e' | b'l'), attached @ ..] => {
                     let next = if attached.is_empty() { options.next().map(|o| o.as_bytes()) } else { Some(attached) };
                     let value = next.filter(|v| !attached.is_empty() || !v.starts_with(b"-"));
@@ -85,8 +85,17 @@ fn step(kind: u8, value: &[u8]) -> Result<Step, String> {
 
 /// `LUA_INIT`, or better the one for this version.
 fn init() -> Option<Step> {
-    let (name, text) = [(c"=LUA_INIT_5_4", "LUA_INIT_5_4"), (c"=LUA_INIT", "LUA_INIT")]
+    let versioned = [
+        (c"=LUA_INIT_5_2", "LUA_INIT_5_2"),
+        (c"=LUA_INIT_5_3", "LUA_INIT_5_3"),
+        (c"=LUA_INIT_5_4", "LUA_INIT_5_4"),
+        (c"=LUA_INIT_5_5", "LUA_INIT_5_5"),
+    ];
+    // Versions before 5.2 know the general one only.
+    let own = versioned.into_iter().find(|(_, name)| name.ends_with(&ffi::VERSION.replace('.', "_")));
+    let (name, text) = own
         .into_iter()
+        .chain([(c"=LUA_INIT", "LUA_INIT")])
         .find_map(|(shown, name)| std::env::var_os(name).map(|text| (shown, text)))?;
     let bytes = OsStr::as_bytes(&text);
     Some(match bytes.strip_prefix(b"@") {
@@ -105,7 +114,7 @@ impl Step {
         unsafe {
             match self {
                 Self::Warnings => {
-                    ffi::lua_warning(l, c"@on".as_ptr(), 0);
+                    ffi::warning(l, c"@on");
                     ffi::LUA_OK
                 }
                 Self::Chunk(text, name) => {
@@ -115,7 +124,7 @@ impl Step {
                     if status == ffi::LUA_OK { call(l, 0, 0) } else { status }
                 }
                 Self::File(name) => {
-                    let status = ffi::luaL_loadfilex(l, name.as_ptr(), std::ptr::null());
+                    let status = ffi::load_file(l, name.as_ptr());
                     if status == ffi::LUA_OK { call(l, 0, 0) } else { status }
                 }
                 Self::Library(global, module) => {

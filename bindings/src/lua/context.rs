@@ -29,6 +29,8 @@ pub(super) struct Traces {
     pub(super) locale: Cell<bool>,
     pub(super) random: Cell<bool>,
     pub(super) buffering: Cell<bool>,
+    /// LuaJIT's compiler was set.
+    pub(super) compiler: Cell<bool>,
     pub(super) registry: Cell<bool>,
     /// Metatables that only `debug.setmetatable` can set were set.
     pub(super) metatables: Cell<bool>,

@@ -7,19 +7,25 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 
-use mlua::ffi::{self, lua_State};
-use mlua::lua_CFunction;
+use super::ffi::lua_CFunction;
+use super::ffi::{self, lua_State};
 
 use super::context;
 use super::originals::original;
-use super::stdio::{self, Device, FILE_HANDLE, LuaStream};
+#[cfg(not(feature = "luajit"))]
+use super::stdio::FILE_HANDLE;
+use super::stdio::{self, Device, LuaStream};
 
 thread_local! {
     /// The function of the `io` library that closes a file, as it stands in files that it opened.
     static CLOSE: Cell<Option<lua_CFunction>> = const { Cell::new(None) };
 }
 
-/// Learns how the `io` library closes files.
+/// LuaJIT: the key of the library's `io.open` in the registry.
+#[cfg(feature = "luajit")]
+static OPEN: u8 = 0;
+
+/// Learns how the `io` library makes and closes files.
 ///
 /// # Safety
 /// `l` is a Lua state with the `io` library as it was opened, used by this thread only.
@@ -28,17 +34,92 @@ pub(super) unsafe fn install(l: *mut lua_State) {
     unsafe {
         ffi::lua_getglobal(l, c"io".as_ptr());
         ffi::lua_getfield(l, -1, c"open".as_ptr());
-        ffi::lua_pushstring(l, c"/dev/null".as_ptr());
-        if ffi::lua_pcall(l, 1, 1, 0) == ffi::LUA_OK {
-            let stream = ffi::luaL_testudata(l, -1, FILE_HANDLE.as_ptr()).cast::<LuaStream>();
-            if !stream.is_null()
-                && let Some(close) = (*stream).close.take()
-            {
-                CLOSE.set(Some(close));
-                libc::fclose((*stream).file);
-            }
+        #[cfg(feature = "luajit")]
+        ffi::lua_rawsetp(l, ffi::LUA_REGISTRYINDEX, super::isolation::key(&OPEN));
+        #[cfg(feature = "lua51")]
+        {
+            ffi::lua_getfenv(l, -1);
+            ffi::lua_getfield(l, -1, c"__close".as_ptr());
+            CLOSE.set(ffi::lua_tocfunction(l, -1));
+            ffi::lua_pop(l, 3);
         }
-        ffi::lua_pop(l, 2);
+        #[cfg(not(any(feature = "lua51", feature = "luajit")))]
+        {
+            if CLOSE.get().is_none() {
+                ffi::lua_pushstring(l, c"/dev/null".as_ptr());
+                if ffi::lua_pcall(l, 1, 1, 0) == ffi::LUA_OK {
+                    let stream = ffi::luaL_testudata(l, -1, FILE_HANDLE.as_ptr()).cast::<LuaStream>();
+                    if !stream.is_null()
+                        && let Some(close) = (*stream).close.take()
+                    {
+                        CLOSE.set(Some(close));
+                        libc::fclose((*stream).file);
+                    }
+                }
+            }
+            ffi::lua_pop(l, 1);
+        }
+        ffi::lua_pop(l, 1);
+    }
+}
+
+/// Pushes a file of the `io` library that is closed still.
+///
+/// # Safety
+/// `l` is a Lua state of this thread, with some stack to spare.
+pub(super) unsafe fn push_closed_file(l: *mut lua_State) -> *mut LuaStream {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(feature = "luajit")]
+        {
+            // Only the library itself can make a userdata that it takes for a file.
+            ffi::lua_rawgetp(l, ffi::LUA_REGISTRYINDEX, super::isolation::key(&OPEN));
+            ffi::lua_pushstring(l, c"/dev/null".as_ptr());
+            ffi::lua_call(l, 1, 1);
+            let stream = ffi::lua_touserdata(l, -1).cast::<LuaStream>();
+            if stream.is_null() {
+                ffi::luaL_error(l, c"cannot open /dev/null".as_ptr());
+            }
+            libc::fclose((*stream).file);
+            (*stream).file = std::ptr::null_mut();
+            stream
+        }
+        #[cfg(not(feature = "luajit"))]
+        {
+            let stream = ffi::new_userdata(l, size_of::<LuaStream>()).cast::<LuaStream>();
+            stream.write(LuaStream {
+                file: std::ptr::null_mut(),
+                #[cfg(not(feature = "lua51"))]
+                close: None,
+            });
+            ffi::luaL_setmetatable(l, FILE_HANDLE.as_ptr());
+            stream
+        }
+    }
+}
+
+/// Opens what `push_closed_file` has left on top of the stack; `close` will close it.
+///
+/// # Safety
+/// As for `push_closed_file`; the C stream is the file's from now on.
+pub(super) unsafe fn open_file(l: *mut lua_State, stream: *mut LuaStream, file: *mut libc::FILE, close: lua_CFunction) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*stream).file = file;
+        #[cfg(feature = "lua51")]
+        {
+            ffi::lua_createtable(l, 0, 1);
+            ffi::lua_pushcfunction(l, close);
+            ffi::lua_setfield(l, -2, c"__close".as_ptr());
+            ffi::lua_setfenv(l, -2);
+        }
+        #[cfg(not(any(feature = "lua51", feature = "luajit")))]
+        {
+            let _ = l;
+            (*stream).close = Some(close);
+        }
+        #[cfg(feature = "luajit")]
+        let _ = (l, close);
     }
 }
 
@@ -73,17 +154,22 @@ pub(super) unsafe fn push_file(l: *mut lua_State, device: Device) -> bool {
     note_file();
     // SAFETY: as above.
     unsafe {
-        let Some(close) = CLOSE.get() else { return false };
-        let stream = ffi::lua_newuserdatauv(l, size_of::<LuaStream>(), 0).cast::<LuaStream>();
-        stream.write(LuaStream { file: std::ptr::null_mut(), close: None });
-        ffi::luaL_setmetatable(l, FILE_HANDLE.as_ptr());
+        let Some(close) = CLOSE.get().or(cfg!(feature = "luajit").then_some(never as lua_CFunction)) else {
+            return false;
+        };
+        let stream = push_closed_file(l);
         let Ok(file) = stdio::open_device(device) else {
             ffi::lua_pop(l, 1);
             return false;
         };
-        stream.write(LuaStream { file, close: Some(close) });
+        open_file(l, stream, file, close);
         true
     }
+}
+
+/// LuaJIT closes files itself.
+unsafe extern "C-unwind" fn never(_: *mut lua_State) -> c_int {
+    0
 }
 
 /// `io.open`. The mode is what the device can do, whatever was asked for.

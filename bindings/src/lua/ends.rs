@@ -9,14 +9,14 @@
 
 use std::ffi::c_int;
 
-use mlua::ffi::{self, lua_State};
+use super::ffi::{self, lua_State};
 
 use super::context::{self, Exit};
 use super::originals::original;
 use super::timeout;
 
 /// When memory is out, Lua collects garbage and tries again.
-const ATTEMPTS: u8 = 2;
+const ATTEMPTS: u8 = if ffi::ALLOCATIONS_HAVE_TYPES { 2 } else { 1 };
 
 /// Ends the script. Does not return.
 unsafe fn leave(l: *mut lua_State) -> c_int {
@@ -49,7 +49,7 @@ unsafe fn raise(l: *mut lua_State) -> c_int {
         // memory is out, so that is what happens.
         if context::with(|c| c.handlers.get()) > 0 {
             context::with(|c| c.no_memory.set(ATTEMPTS));
-            ffi::lua_newuserdatauv(l, 1, 0);
+            ffi::new_userdata(l, 1);
         }
         ffi::lua_pushnil(l);
         ffi::lua_error(l)
@@ -69,12 +69,13 @@ pub(super) unsafe fn unless_ended(l: *mut lua_State, results: c_int) -> c_int {
 pub(super) unsafe extern "C-unwind" fn exit(l: *mut lua_State) -> c_int {
     // SAFETY: plain stack operations; errors of arguments jump while nothing needs dropping.
     unsafe {
-        let status = if ffi::lua_isboolean(l, 1) != 0 {
+        // Lua 5.1 wants a number.
+        let status = if ffi::lua_isboolean(l, 1) != 0 && !cfg!(feature = "lua51") {
             if ffi::lua_toboolean(l, 1) != 0 { libc::EXIT_SUCCESS } else { libc::EXIT_FAILURE }
         } else {
             ffi::luaL_optinteger(l, 1, 0) as c_int
         };
-        let close = ffi::lua_toboolean(l, 2) != 0;
+        let close = ffi::lua_toboolean(l, 2) != 0 && !cfg!(feature = "lua51");
         context::with(|c| c.exit.set(Some(Exit { status, close })));
         leave(l)
     }
@@ -122,6 +123,9 @@ pub(super) unsafe extern "C-unwind" fn xpcall(l: *mut lua_State) -> c_int {
 pub(super) unsafe extern "C-unwind" fn wrap(l: *mut lua_State) -> c_int {
     // SAFETY: plain stack operations.
     unsafe {
+        if cfg!(feature = "lua51") && ffi::lua_iscfunction(l, 1) != 0 {
+            return ffi::luaL_argerror(l, 1, c"Lua function expected".as_ptr());
+        }
         ffi::luaL_checktype(l, 1, ffi::LUA_TFUNCTION);
         let thread = ffi::lua_newthread(l);
         ffi::lua_pushvalue(l, 1);
@@ -144,11 +148,10 @@ unsafe extern "C-unwind" fn resume_wrapped(l: *mut lua_State) -> c_int {
         }
         let status = ffi::lua_status(thread);
         if status != ffi::LUA_OK && status != ffi::LUA_YIELD {
-            ffi::lua_closethread(thread, l);
-            ffi::lua_xmove(thread, l, 1);
+            ffi::close_coroutine(thread, l);
         }
         // An error that is a text says where it happened, as an error of the resuming function would.
-        if status != ffi::LUA_ERRMEM && ffi::lua_type(l, -1) == ffi::LUA_TSTRING {
+        if status != ffi::LUA_ERRMEM && ffi::is_message(l, -1) {
             ffi::luaL_where(l, 1);
             ffi::lua_insert(l, -2);
             ffi::lua_concat(l, 2);
@@ -162,6 +165,10 @@ unsafe fn resume_thread(l: *mut lua_State, thread: *mut lua_State) -> c_int {
     // SAFETY: both stacks are given room before values are moved.
     unsafe {
         let arguments = ffi::lua_gettop(l);
+        if let Some(why) = ffi::why_not_resume(l, thread) {
+            ffi::lua_pushstring(l, why.as_ptr());
+            return -1;
+        }
         if ffi::lua_checkstack(thread, arguments) == 0 {
             ffi::lua_pushstring(l, c"too many arguments to resume".as_ptr());
             return -1;

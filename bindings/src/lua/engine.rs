@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 use std::rc::Rc;
 
+use super::ffi::{self, lua_State};
 use fcgi_core::interpreter::{Isolation, Requests, Setup};
 use fcgi_core::script::{Cache, Watch};
 use fcgi_core::{Interpreter, Request};
-use mlua::ffi::{self, lua_State};
 
 use super::application::{self, Application};
 use super::command_line::{CommandLine, Step};
 use super::context::{self, Accept};
-use super::error::{describe_error, take_message};
+use super::error::{as_text, describe_error, take_message};
 use super::state::State;
 use super::stdio;
 use super::timeout;
@@ -170,6 +170,9 @@ impl Engine {
     }
 
     fn failed(&self, message: &[u8]) -> Ended {
+        if message.is_empty() {
+            return Ended { status: 1, error: None };
+        }
         let mut text = self.setup.program.as_bytes().to_vec();
         text.extend_from_slice(b": ");
         text.extend_from_slice(message);
@@ -370,35 +373,16 @@ pub(super) unsafe extern "C-unwind" fn call_script(l: *mut lua_State) -> c_int {
     // SAFETY: the script and its arguments are the whole stack; the message handler goes below them.
     unsafe {
         let arguments = ffi::lua_gettop(l) - 1;
-        make_globals_fresh(l);
+        // The script's function is used again and again.
+        ffi::make_globals_fresh(l);
         ffi::lua_pushcfunction(l, describe_error);
         ffi::lua_insert(l, 1);
         if ffi::lua_pcall(l, arguments, 1, 1) == ffi::LUA_OK {
             application::keep(l);
             ffi::lua_pushnil(l);
-        } else if ffi::lua_tostring(l, -1).is_null() {
-            ffi::lua_pushstring(l, c"(error message not a string)".as_ptr());
+        } else {
+            as_text(l);
         }
         1
-    }
-}
-
-/// The script's function is used again and again: its `_ENV` must be the globals, whatever it was set to.
-unsafe fn make_globals_fresh(l: *mut lua_State) {
-    // SAFETY: the function is at 1, and a script has one upvalue, if it has any.
-    unsafe {
-        ffi::lua_rawgeti(l, ffi::LUA_REGISTRYINDEX, ffi::LUA_RIDX_GLOBALS);
-        if !ffi::lua_getupvalue(l, 1, 1).is_null() {
-            let same = ffi::lua_rawequal(l, -1, -2) != 0;
-            ffi::lua_pop(l, 1);
-            if !same {
-                // Not by setting it: functions that were kept by modules share the old one.
-                if ffi::luaL_loadstring(l, c"return _ENV".as_ptr()) == ffi::LUA_OK {
-                    ffi::lua_upvaluejoin(l, 1, 1, -1, 1);
-                }
-                ffi::lua_pop(l, 1);
-            }
-        }
-        ffi::lua_pop(l, 1);
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::{CStr, OsStr, c_int};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
-use mlua::ffi::{self, lua_State};
+use super::ffi::{self, lua_State};
 
 use super::context;
 
@@ -16,16 +16,18 @@ pub(super) unsafe extern "C-unwind" fn describe_error(l: *mut lua_State) -> c_in
         if context::with(|c| c.exit.get().is_some()) {
             return 1;
         }
-        let mut message = ffi::lua_tostring(l, 1);
-        if message.is_null() {
-            if ffi::luaL_callmeta(l, 1, c"__tostring".as_ptr()) != 0 && ffi::lua_type(l, -1) == ffi::LUA_TSTRING {
-                return 1;
-            }
-            let kind = ffi::lua_typename(l, ffi::lua_type(l, 1));
-            message = ffi::lua_pushfstring(l, c"(error object is a %s value)".as_ptr(), kind);
-        }
-        ffi::luaL_traceback(l, l, message, 1);
+        ffi::describe(l);
         1
+    }
+}
+
+/// Leaves on top of the stack what is to be printed of an error that is there: a text, which is empty when it is nothing.
+pub(super) unsafe fn as_text(l: *mut lua_State) {
+    // SAFETY: plain stack operations.
+    unsafe {
+        if ffi::lua_tostring(l, -1).is_null() {
+            ffi::lua_pushstring(l, ffi::without_text(l, -1).as_ptr());
+        }
     }
 }
 
@@ -52,9 +54,11 @@ pub(super) unsafe fn report(l: *mut lua_State, status: c_int, program: Option<&O
     // SAFETY: the text stays on the stack while it is printed.
     unsafe {
         let text = ffi::lua_tostring(l, -1);
-        let text = if text.is_null() { b"(error message not a string)" } else { CStr::from_ptr(text).to_bytes() };
-        let program = program.map(|p| [p.as_bytes(), b": "].concat()).unwrap_or_default();
-        let _ = std::io::stderr().write_all(&[&program[..], text, b"\n"].concat());
+        let text = if text.is_null() { ffi::without_text(l, -1) } else { CStr::from_ptr(text) }.to_bytes();
+        if !text.is_empty() || ffi::lua_isnil(l, -1) == 0 {
+            let program = program.map(|p| [p.as_bytes(), b": "].concat()).unwrap_or_default();
+            let _ = std::io::stderr().write_all(&[&program[..], text, b"\n"].concat());
+        }
         ffi::lua_pop(l, 1);
     }
     false

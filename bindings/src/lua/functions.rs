@@ -10,8 +10,8 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 
-use mlua::ffi::{self, lua_State};
-use mlua::lua_CFunction;
+use super::ffi::lua_CFunction;
+use super::ffi::{self, lua_State};
 
 use super::context;
 use super::devices;
@@ -28,15 +28,22 @@ pub(super) unsafe fn install(l: *mut lua_State) {
     // SAFETY: the caller's promise; each field is a C function of the library.
     unsafe {
         devices::install(l);
+        // LuaJIT has one hook for all coroutines, which ends a script wherever it is: nothing need be replaced for that.
+        let catches = |table: &CStr, name: &CStr, new: lua_CFunction| {
+            if cfg!(feature = "luajit") { None } else { replace(l, table, name, new) }
+        };
         let originals = Originals {
-            setmetatable: replace(l, c"_G", c"setmetatable", setmetatable),
+            setmetatable: ffi::TABLES_HAVE_FINALIZERS
+                .then(|| replace(l, c"_G", c"setmetatable", setmetatable))
+                .flatten(),
+            newproxy: replace(l, c"_G", c"newproxy", newproxy),
             debug_setmetatable: replace(l, c"debug", c"setmetatable", debug_setmetatable),
             getregistry: replace(l, c"debug", c"getregistry", getregistry),
             collectgarbage: replace(l, c"_G", c"collectgarbage", collectgarbage),
             setlocale: replace(l, c"os", c"setlocale", setlocale),
-            pcall: replace(l, c"_G", c"pcall", ends::pcall),
-            xpcall: replace(l, c"_G", c"xpcall", ends::xpcall),
-            resume: replace(l, c"coroutine", c"resume", ends::resume),
+            pcall: catches(c"_G", c"pcall", ends::pcall),
+            xpcall: catches(c"_G", c"xpcall", ends::xpcall),
+            resume: catches(c"coroutine", c"resume", ends::resume),
             io_flush: replace(l, c"io", c"flush", io_flush),
             io_write: replace(l, c"io", c"write", ends::io_write),
             io_read: replace(l, c"io", c"read", ends::io_read),
@@ -45,8 +52,13 @@ pub(super) unsafe fn install(l: *mut lua_State) {
             output: replace(l, c"io", c"output", devices::output),
             lines: replace(l, c"io", c"lines", devices::lines),
             tmpfile: replace(l, c"io", c"tmpfile", devices::tmpfile),
-            require: replace_with_upvalue(l, c"_G", c"require", super::modules::require),
-            randomseed: replace_with_upvalue(l, c"math", c"randomseed", randomseed),
+            require: replace(l, c"_G", c"require", super::modules::require),
+            // LuaJIT's state of the generator is always put back.
+            random: RANDOM_COUNTS.then(|| replace(l, c"math", c"random", random)).flatten(),
+            randomseed: replace(l, c"math", c"randomseed", randomseed),
+            jit_on: replace(l, c"jit", c"on", jit_on),
+            jit_off: replace(l, c"jit", c"off", jit_off),
+            jit_start: replace_jit_start(l),
             file_flush: replace_method(l, c"flush", file_flush),
             file_setvbuf: replace_method(l, c"setvbuf", file_setvbuf),
             file_write: replace_method(l, c"write", ends::file_write),
@@ -58,11 +70,12 @@ pub(super) unsafe fn install(l: *mut lua_State) {
         replace(l, c"os", c"getenv", getenv);
         replace(l, c"os", c"execute", execute);
         replace(l, c"io", c"popen", popen);
-        replace(l, c"coroutine", c"wrap", ends::wrap);
-        ffi::lua_setwarnf(l, Some(warn), ptr::null_mut());
+        catches(c"coroutine", c"wrap", ends::wrap);
+        ffi::set_warnings(l, warn);
     }
 }
 
+/// Replaces a library function, and gives the original. Where there is none, or it is no C function, nothing is done.
 unsafe fn replace(l: *mut lua_State, table: &CStr, name: &CStr, new: lua_CFunction) -> Option<lua_CFunction> {
     // SAFETY: as for `install`.
     unsafe {
@@ -85,33 +98,26 @@ unsafe fn replace_method(l: *mut lua_State, name: &CStr, new: lua_CFunction) -> 
 }
 
 unsafe fn replace_field(l: *mut lua_State, name: &CStr, new: lua_CFunction) -> Option<lua_CFunction> {
-    // SAFETY: the table is on top of the stack.
+    // SAFETY: what should be the table is on top of the stack.
     unsafe {
+        if ffi::lua_type(l, -1) != ffi::LUA_TTABLE {
+            return None;
+        }
         ffi::lua_getfield(l, -1, name.as_ptr());
         let original = ffi::lua_tocfunction(l, -1);
-        ffi::lua_pop(l, 1);
-        ffi::lua_pushcfunction(l, new);
-        ffi::lua_setfield(l, -2, name.as_ptr());
-        original
-    }
-}
-
-/// As `replace`, for a function with one upvalue, which the new one shares.
-unsafe fn replace_with_upvalue(
-    l: *mut lua_State,
-    table: &CStr,
-    name: &CStr,
-    new: lua_CFunction,
-) -> Option<lua_CFunction> {
-    // SAFETY: as for `install`.
-    unsafe {
-        ffi::lua_getglobal(l, table.as_ptr());
-        ffi::lua_getfield(l, -1, name.as_ptr());
-        let original = ffi::lua_tocfunction(l, -1);
-        ffi::lua_getupvalue(l, -1, 1);
-        ffi::lua_pushcclosure(l, new, 1);
+        if original.is_none() {
+            ffi::lua_pop(l, 1);
+            return None;
+        }
+        // The original runs in the frame of the new one, and so finds its upvalues and its environment there.
+        let mut upvalues = 0;
+        while !ffi::lua_getupvalue(l, -1 - upvalues, upvalues + 1).is_null() {
+            upvalues += 1;
+        }
+        ffi::lua_pushcclosure(l, new, upvalues);
+        ffi::share_environment(l);
         ffi::lua_setfield(l, -3, name.as_ptr());
-        ffi::lua_pop(l, 2);
+        ffi::lua_pop(l, 1);
         original
     }
 }
@@ -208,10 +214,18 @@ unsafe extern "C-unwind" fn execute(l: *mut lua_State) -> c_int {
     // SAFETY: plain stack operations.
     unsafe {
         if ffi::lua_isnoneornil(l, 1) != 0 {
-            ffi::lua_pushboolean(l, 1);
+            if ffi::HAS_ENVIRONMENTS {
+                ffi::lua_pushinteger(l, 1);
+            } else {
+                ffi::lua_pushboolean(l, 1);
+            }
             return 1;
         }
         let status = process::execute(c_string(bytes(l, 1)));
+        if ffi::HAS_ENVIRONMENTS {
+            ffi::lua_pushinteger(l, status.unwrap_or(-1) as ffi::lua_Integer);
+            return unless_ended(l, 1);
+        }
         push_status(l, status.unwrap_or_else(|e| -(e.raw_os_error().unwrap_or(libc::EAGAIN))))
     }
 }
@@ -257,9 +271,7 @@ unsafe extern "C-unwind" fn popen(l: *mut lua_State) -> c_int {
             _ => return ffi::luaL_argerror(l, 2, c"invalid mode".as_ptr()),
         };
         context::with(|c| c.traces.userdata.set(true));
-        let stream = ffi::lua_newuserdatauv(l, size_of::<LuaStream>(), 0).cast::<LuaStream>();
-        stream.write(LuaStream { file: ptr::null_mut(), close: None });
-        ffi::luaL_setmetatable(l, FILE_HANDLE.as_ptr());
+        let stream = devices::push_closed_file(l);
         stdio::flush_all();
         match Popen::start(c_string(command), reads) {
             Ok(popen) => {
@@ -271,9 +283,9 @@ unsafe extern "C-unwind" fn popen(l: *mut lua_State) -> c_int {
                     seek: Some(stdio::no_seek),
                     close: Some(popen_close),
                 };
-                (*stream).file = stdio::fopencookie(cookie.cast(), mode, functions);
-                (*stream).close = Some(close_popen);
-                libc::setvbuf((*stream).file, buffer.cast(), libc::_IOFBF, stdio::BUFFER);
+                let file = stdio::fopencookie(cookie.cast(), mode, functions);
+                libc::setvbuf(file, buffer.cast(), libc::_IOFBF, stdio::BUFFER);
+                devices::open_file(l, stream, file, close_popen);
                 1
             }
             Err(e) => {
@@ -295,6 +307,11 @@ unsafe extern "C-unwind" fn close_popen(l: *mut lua_State) -> c_int {
         let stream = ffi::luaL_checkudata(l, 1, FILE_HANDLE.as_ptr()).cast::<LuaStream>();
         CLOSED.set(0);
         libc::fclose((*stream).file);
+        if ffi::HAS_ENVIRONMENTS {
+            (*stream).file = ptr::null_mut();
+            ffi::lua_pushboolean(l, 1);
+            return unless_ended(l, 1);
+        }
         push_status(l, CLOSED.get())
     }
 }
@@ -363,6 +380,48 @@ unsafe extern "C-unwind" fn collectgarbage(l: *mut lua_State) -> c_int {
         original(l, |o| o.collectgarbage)
     }
 }
+
+/// Whether using random numbers changes those of the next request.
+const RANDOM_COUNTS: bool = ffi::RANDOM_IS_REPEATED && !cfg!(feature = "luajit");
+
+unsafe extern "C-unwind" fn random(l: *mut lua_State) -> c_int {
+    context::with(|c| c.traces.random.set(true));
+    // SAFETY: the original runs in this frame.
+    unsafe { original(l, |o| o.random) }
+}
+
+/// `newproxy`, whose proxies can have finalizers.
+unsafe extern "C-unwind" fn newproxy(l: *mut lua_State) -> c_int {
+    context::with(|c| c.traces.finalizers.set(true));
+    // SAFETY: the original runs in this frame.
+    unsafe { original(l, |o| o.newproxy) }
+}
+
+unsafe fn replace_jit_start(l: *mut lua_State) -> Option<lua_CFunction> {
+    // SAFETY: as for `install`.
+    unsafe {
+        let top = ffi::lua_gettop(l);
+        let mut original = None;
+        if ffi::lua_getglobal(l, c"jit".as_ptr()) == ffi::LUA_TTABLE {
+            ffi::lua_getfield(l, -1, c"opt".as_ptr());
+            original = replace_field(l, c"start", jit_start);
+        }
+        ffi::lua_settop(l, top);
+        original
+    }
+}
+
+macro_rules! change_the_compiler {
+    ($($name:ident)*) => {$(
+        unsafe extern "C-unwind" fn $name(l: *mut lua_State) -> c_int {
+            context::with(|c| c.traces.compiler.set(true));
+            // SAFETY: the original runs in this frame.
+            unsafe { original(l, |o| o.$name) }
+        }
+    )*};
+}
+
+change_the_compiler! { jit_on jit_off jit_start }
 
 unsafe extern "C-unwind" fn randomseed(l: *mut lua_State) -> c_int {
     context::with(|c| c.traces.random.set(true));

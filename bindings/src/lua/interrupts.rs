@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering::SeqCst};
 
-use mlua::ffi::{self, lua_State};
+use super::ffi::{self, lua_State};
 
 /// The state that SIGINT interrupts.
 static INTERRUPTED: AtomicPtr<lua_State> = AtomicPtr::new(ptr::null_mut());

@@ -4,18 +4,15 @@
 //! compared with their copies, entry by entry, and what differs is put back.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::ptr;
 
-use mlua::ffi::{self, LUA_REGISTRYINDEX, lua_State};
+use super::ffi::{self, LIBRARIES, LUA_REGISTRYINDEX, lua_State};
 
 use super::context::Context;
 use super::pristine::{self, Shape};
 use super::stdio::FILE_HANDLE;
 
-/// Library tables that scripts share, by their global names.
-pub(super) const LIBRARIES: [&CStr; 10] =
-    [c"_G", c"string", c"table", c"math", c"io", c"os", c"coroutine", c"utf8", c"debug", c"package"];
 /// Further tables, pushed by [`push_hidden`].
 const HIDDEN: c_int = 6;
 
@@ -37,6 +34,8 @@ pub(super) fn key(of: &'static u8) -> *const c_void {
 /// How the shared tables were when the interpreter started.
 pub(super) struct Baseline {
     tables: Vec<Shared>,
+    collector: ffi::GcParameters,
+    random: ffi::Random,
 }
 
 /// A table that scripts share.
@@ -77,7 +76,9 @@ impl Baseline {
                 ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(table));
             }
         }
-        Self { tables }
+        // SAFETY: as above.
+        let (collector, random) = unsafe { (ffi::gc_parameters(l), ffi::Random::of(l)) };
+        Self { tables, collector, random }
     }
 
     /// Puts back what differs.
@@ -89,6 +90,8 @@ impl Baseline {
         unsafe {
             ffi::luaL_checkstack(l, 20, ptr::null());
             ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BASELINE));
+            ffi::lua_rawgeti(l, -1, 1);
+            ffi::restore_globals(l);
             for (at, table) in self.tables.iter_mut().enumerate() {
                 if table.shape.as_ref().is_some_and(|shape| shape.is_same()) {
                     continue;
@@ -119,17 +122,11 @@ impl Baseline {
                 restore_registry(l);
             }
             if context.traces.collector.replace(false) {
-                // As `lua` starts: the parameters that Lua has, running, in generational mode.
-                ffi::lua_gc(l, ffi::LUA_GCRESTART);
-                ffi::lua_gc(l, ffi::LUA_GCINC, 200 as c_int, 100 as c_int, 13 as c_int);
-                ffi::lua_gc(l, ffi::LUA_GCGEN, 20 as c_int, 100 as c_int);
+                ffi::gc_reset(l, &self.collector);
             }
-            if context.traces.random.get() {
-                ffi::lua_getglobal(l, c"math".as_ptr());
-                ffi::lua_getfield(l, -1, c"randomseed".as_ptr());
-                ffi::lua_call(l, 0, 0);
-                ffi::lua_pop(l, 1);
-                context.traces.random.set(false);
+            self.random.restore(l, context.traces.random.replace(false));
+            if context.traces.compiler.replace(false) {
+                ffi::compiler_reset(l);
             }
             if context.traces.locale.replace(false) {
                 libc::setlocale(libc::LC_ALL, c"C".as_ptr());
@@ -158,11 +155,11 @@ unsafe fn push_hidden(l: *mut lua_State, which: c_int) {
         match which {
             0 => {
                 ffi::lua_getglobal(l, c"package".as_ptr());
-                ffi::lua_getfield(l, -1, c"searchers".as_ptr());
+                ffi::lua_getfield(l, -1, ffi::SEARCHERS.as_ptr());
                 ffi::lua_remove(l, -2);
             }
             1 => {
-                ffi::lua_getfield(l, LUA_REGISTRYINDEX, ffi::LUA_PRELOAD_TABLE);
+                ffi::push_preload(l);
             }
             2 => {
                 ffi::lua_pushstring(l, c"".as_ptr());
@@ -335,9 +332,9 @@ unsafe fn restore_default_files(l: *mut lua_State, metatables: bool) {
     // SAFETY: plain stack operations; the names are those of the io library.
     unsafe {
         ffi::lua_getglobal(l, c"io".as_ptr());
-        for (registered, field) in [(c"_IO_input", c"stdin"), (c"_IO_output", c"stdout")] {
+        for (which, field) in [(c"input", c"stdin"), (c"output", c"stdout")] {
             ffi::lua_getfield(l, -1, field.as_ptr());
-            ffi::lua_setfield(l, LUA_REGISTRYINDEX, registered.as_ptr());
+            ffi::set_default_file(l, which);
         }
         if metatables {
             for field in [c"stdin", c"stdout", c"stderr"] {

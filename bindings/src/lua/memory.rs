@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-use mlua::ffi::{self, lua_State};
+use super::ffi::{self, lua_State};
 
 use super::context;
 
@@ -30,7 +30,7 @@ impl Memory {
         // SAFETY: the caller's promise.
         unsafe {
             let allocator = ffi::lua_getallocf(l, &raw mut data);
-            let count = |what: c_int| usize::try_from(ffi::lua_gc(l, what)).unwrap_or(0);
+            let count = |what: c_int| usize::try_from(ffi::gc(l, what)).unwrap_or(0);
             let used = count(ffi::LUA_GCCOUNT) * 1024 + count(ffi::LUA_GCCOUNTB);
             let memory = Box::new(Self {
                 allocator,
@@ -42,6 +42,15 @@ impl Memory {
             ffi::lua_setallocf(l, allocate, ptr::from_ref(&*memory).cast_mut().cast());
             memory
         }
+    }
+
+    /// Gives the state its own allocator back: it may want to free all at once.
+    ///
+    /// # Safety
+    /// `l` is the state that this was installed in.
+    pub(super) unsafe fn uninstall(&self, l: *mut lua_State) {
+        // SAFETY: the caller's promise.
+        unsafe { ffi::lua_setallocf(l, self.allocator, self.data) };
     }
 
     /// Sets how many bytes the state may use; beyond them, what wants more fails with "not enough memory". Gives whether the
@@ -57,14 +66,16 @@ unsafe extern "C" fn allocate(memory: *mut c_void, block: *mut c_void, old: usiz
     let memory = unsafe { &*memory.cast::<Memory>() };
     // Without a block, Lua says what the new one is for, where its size would be.
     let before = if block.is_null() { 0 } else { old };
-    if block.is_null() && old == ffi::LUA_TUSERDATA as usize {
+    if block.is_null() && (!ffi::ALLOCATIONS_HAVE_TYPES || old == ffi::LUA_TUSERDATA as usize) {
         let fails = context::with(|c| c.no_memory.replace(c.no_memory.get().saturating_sub(1)));
         if fails > 0 {
             return ptr::null_mut();
         }
         // Of Lua's own userdata only files matter, which are noted as they are opened; the others are buffers. Those of C
         // modules must be collected when the request ends.
-        context::with(|c| c.native.get().then(|| c.traces.userdata.set(true)));
+        if ffi::ALLOCATIONS_HAVE_TYPES {
+            context::with(|c| c.native.get().then(|| c.traces.userdata.set(true)));
+        }
     }
     let used = memory.used.get().wrapping_sub(before).wrapping_add(new);
     if new > before && used > memory.limit.get() {

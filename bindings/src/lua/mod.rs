@@ -32,6 +32,7 @@ mod devices;
 mod ends;
 mod engine;
 mod error;
+mod ffi;
 mod functions;
 mod interrupts;
 mod isolation;

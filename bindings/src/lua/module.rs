@@ -24,9 +24,9 @@
 use std::ffi::{CStr, c_int};
 use std::ptr;
 
+use super::ffi::{self, lua_State};
 use fcgi_core::script::Watch;
 use fcgi_core::{Params, Role};
-use mlua::ffi::{self, lua_State};
 
 use super::context::{self, Context};
 use super::devices;
@@ -39,7 +39,7 @@ use super::stdio::{self, Device};
 pub(super) unsafe fn install(l: *mut lua_State) {
     // SAFETY: the caller's promise; plain stack operations.
     unsafe {
-        ffi::lua_getfield(l, ffi::LUA_REGISTRYINDEX, ffi::LUA_PRELOAD_TABLE);
+        ffi::push_preload(l);
         ffi::lua_pushcfunction(l, open);
         ffi::lua_setfield(l, -2, c"fcgi".as_ptr());
         ffi::lua_pop(l, 1);
@@ -68,7 +68,7 @@ pub(super) unsafe fn install_lfcgi(l: *mut lua_State) {
     }
     // SAFETY: the caller's promise; plain stack operations.
     unsafe {
-        ffi::lua_getfield(l, ffi::LUA_REGISTRYINDEX, ffi::LUA_PRELOAD_TABLE);
+        ffi::push_preload(l);
         ffi::lua_pushcfunction(l, load);
         ffi::lua_setfield(l, -2, c"lfcgi".as_ptr());
         ffi::lua_pop(l, 1);
@@ -76,7 +76,7 @@ pub(super) unsafe fn install_lfcgi(l: *mut lua_State) {
 }
 
 unsafe extern "C-unwind" fn open(l: *mut lua_State) -> c_int {
-    const FUNCTIONS: [(&CStr, mlua::lua_CFunction); 7] = [
+    const FUNCTIONS: [(&CStr, ffi::lua_CFunction); 7] = [
         (c"accept", accept),
         (c"finish", finish),
         (c"set_exit_status", set_exit_status),

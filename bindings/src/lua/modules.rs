@@ -9,11 +9,11 @@
 use std::ffi::c_int;
 use std::ptr;
 
-use mlua::ffi::{self, LUA_REGISTRYINDEX, lua_State};
+use super::ffi::{self, LIBRARIES, LUA_REGISTRYINDEX, lua_State};
 
 use super::context;
 use super::isolation::{
-    BEFORE, CHANGES, LIBRARIES, MET, NESTED, ORIGIN, copy_table, key, push_baseline, put_missing, remember_registry,
+    BEFORE, CHANGES, MET, NESTED, ORIGIN, copy_table, key, push_baseline, put_missing, remember_registry,
 };
 use super::originals::original;
 

@@ -4,8 +4,8 @@
 use std::cell::Cell;
 use std::ffi::c_int;
 
-use mlua::lua_CFunction;
-use mlua::lua_State;
+use super::ffi::lua_CFunction;
+use super::ffi::lua_State;
 
 /// Library functions that ours call.
 #[derive(Clone, Copy, Default)]
@@ -14,7 +14,12 @@ pub(super) struct Originals {
     pub(super) debug_setmetatable: Option<lua_CFunction>,
     pub(super) getregistry: Option<lua_CFunction>,
     pub(super) collectgarbage: Option<lua_CFunction>,
+    pub(super) random: Option<lua_CFunction>,
     pub(super) randomseed: Option<lua_CFunction>,
+    pub(super) newproxy: Option<lua_CFunction>,
+    pub(super) jit_on: Option<lua_CFunction>,
+    pub(super) jit_off: Option<lua_CFunction>,
+    pub(super) jit_start: Option<lua_CFunction>,
     pub(super) setlocale: Option<lua_CFunction>,
     pub(super) pcall: Option<lua_CFunction>,
     pub(super) xpcall: Option<lua_CFunction>,

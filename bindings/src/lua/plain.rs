@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
+use super::ffi::{self, lua_State};
 use fcgi_core::Setup;
-use mlua::ffi::{self, lua_State};
 
 use super::application::{self, Application};
 use super::command_line::{self, CommandLine};
@@ -85,12 +85,12 @@ unsafe extern "C-unwind" fn main(l: *mut lua_State) -> c_int {
         let job = &*ffi::lua_touserdata(l, 1).cast::<Job<'_>>();
         let Job { setup, line } = job;
         if line.version {
-            repl::print_version();
+            repl::print_version(l);
         }
         super::module::install(l);
-        ffi::lua_setwarnf(l, Some(super::functions::warn), ptr::null_mut());
+        ffi::set_warnings(l, super::functions::warn);
         engine::set_command_line(l, setup);
-        ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
+        ffi::gc_start(l);
         for step in &line.prelude {
             catch_interrupts();
             let status = step.run(l);
@@ -109,7 +109,7 @@ unsafe extern "C-unwind" fn main(l: *mut lua_State) -> c_int {
             repl::run(l);
         } else if setup.script.is_none() && !line.executes && !line.version {
             if std::io::stdin().is_terminal() {
-                repl::print_version();
+                repl::print_version(l);
                 repl::run(l);
             } else if !report(l, run_stdin(l), Some(&setup.program)) {
                 return 0;
@@ -127,7 +127,7 @@ unsafe fn run_script(l: *mut lua_State, setup: &Setup) -> c_int {
     let is_stdin = script == "-" && !setup.own_ended;
     // SAFETY: plain stack operations; the script's arguments go behind it.
     unsafe {
-        let status = ffi::luaL_loadfilex(l, if is_stdin { ptr::null() } else { name.as_ptr() }, ptr::null());
+        let status = ffi::load_file(l, if is_stdin { ptr::null() } else { name.as_ptr() });
         if status != ffi::LUA_OK {
             return status;
         }
@@ -179,7 +179,7 @@ unsafe fn push_arguments(l: *mut lua_State) -> c_int {
 unsafe fn run_stdin(l: *mut lua_State) -> c_int {
     // SAFETY: plain stack operations.
     unsafe {
-        let status = ffi::luaL_loadfilex(l, ptr::null(), ptr::null());
+        let status = ffi::load_file(l, ptr::null());
         if status == ffi::LUA_OK { command_line::call(l, 0, ffi::LUA_MULTRET) } else { status }
     }
 }

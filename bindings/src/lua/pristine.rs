@@ -10,9 +10,9 @@
 
 use std::ffi::c_int;
 
-use mlua::ffi::{self, lua_State};
+use super::ffi::{self, lua_State};
 
-/// `struct Table` of Lua 5.4, behind the header that all collectable objects have.
+/// `struct Table` of Lua 5.3 and 5.4, behind the header that all collectable objects have.
 #[repr(C)]
 struct Table {
     next: *const u8,
@@ -29,7 +29,7 @@ struct Table {
 
 /// Bytes of an entry in the block of positive integers, and in the other.
 const ARRAY_ENTRY: usize = 16;
-const NODE: usize = 24;
+const NODE: usize = if cfg!(feature = "lua53") { 32 } else { 24 };
 
 /// How a table looked.
 pub(super) struct Shape {
@@ -103,8 +103,7 @@ fn blocks(table: &Table) -> [(*const u8, usize); 2] {
 /// `l` is a Lua state with some stack to spare.
 pub(super) unsafe fn layout_is_known(l: *mut lua_State) -> bool {
     // A change of the layout comes with a new version of Lua, and this program brings its Lua along.
-    // SAFETY: the caller's promise.
-    if unsafe { ffi::lua_version(l) } as u32 != 504 || size_of::<*const u8>() != 8 {
+    if !cfg!(any(feature = "lua53", feature = "lua54")) || size_of::<*const u8>() != 8 {
         return false;
     }
     // SAFETY: plain stack operations; a table of Lua 5.4 is at least as large as `Table`, so reading it is sound even if

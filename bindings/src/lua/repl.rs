@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_int};
 use std::io::{BufRead, IsTerminal, Write};
 use std::ptr;
 
-use mlua::ffi::{self, lua_State};
+use super::ffi::{self, lua_State};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{Config, Editor};
@@ -14,12 +14,35 @@ use super::command_line::call;
 use super::error::report;
 use super::interrupts::catch_interrupts;
 
-/// The version of the Lua that is built in, as `lua -v` prints it.
-const VERSION: &str = "Lua 5.4.9  Copyright (C) 1994-2026 Lua.org, PUC-Rio";
-
-/// Says which Lua this is.
-pub(super) fn print_version() {
-    println!("{VERSION}");
+/// Says which Lua this is, as `lua -v` does.
+///
+/// # Safety
+/// `l` is a Lua state of this thread, with its libraries open.
+pub(super) unsafe fn print_version(l: *mut lua_State) {
+    #[cfg(feature = "lua51")]
+    let text = "Lua 5.1.5  Copyright (C) 1994-2012 Lua.org, PUC-Rio";
+    #[cfg(feature = "lua52")]
+    let text = "Lua 5.2.4  Copyright (C) 1994-2015 Lua.org, PUC-Rio";
+    #[cfg(feature = "lua53")]
+    let text = "Lua 5.3.6  Copyright (C) 1994-2020 Lua.org, PUC-Rio";
+    #[cfg(feature = "lua54")]
+    let text = "Lua 5.4.9  Copyright (C) 1994-2026 Lua.org, PUC-Rio";
+    #[cfg(feature = "lua55")]
+    let text = "Lua 5.5.1  Copyright (C) 1994-2026 Lua.org, PUC-Rio";
+    #[cfg(feature = "luajit")]
+    // SAFETY: the caller's promise.
+    let text = unsafe {
+        ffi::lua_getglobal(l, c"jit".as_ptr());
+        ffi::lua_getfield(l, -1, c"version".as_ptr());
+        let version = ffi::lua_tostring(l, -1);
+        let version = if version.is_null() { "LuaJIT".into() } else { CStr::from_ptr(version).to_string_lossy() };
+        let text = format!("{version} -- Copyright (C) 2005-2026 Mike Pall. https://luajit.org/");
+        ffi::lua_pop(l, 2);
+        text
+    };
+    #[cfg(not(feature = "luajit"))]
+    let _ = l;
+    println!("{text}");
 }
 
 /// Where lines come from: an editor with a history on a terminal, otherwise just lines.
@@ -124,7 +147,7 @@ unsafe fn load(l: *mut lua_State, text: &[u8]) -> c_int {
 /// Whether the message on the stack complains about the end of the text.
 unsafe fn is_incomplete(l: *mut lua_State) -> bool {
     // SAFETY: a syntax error's message is a string.
-    unsafe { CStr::from_ptr(ffi::lua_tostring(l, -1)).to_bytes().ends_with(b"<eof>") }
+    unsafe { CStr::from_ptr(ffi::lua_tostring(l, -1)).to_bytes().ends_with(ffi::AT_END) }
 }
 
 /// The globals `_PROMPT` and `_PROMPT2`, if they are set.

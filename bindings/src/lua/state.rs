@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
+use super::ffi::{self, lua_State};
 use anyhow::{Context as _, bail};
 use fcgi_core::interpreter::Setup;
 use fcgi_core::script::Cache;
-use mlua::ffi::{self, lua_State};
 
 use super::application::Application;
 use super::context;
@@ -28,9 +28,11 @@ pub(super) struct Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        self.limit_memory(None);
-        // SAFETY: the state is open, and no function is active in it.
-        unsafe { ffi::lua_close(self.l) };
+        // SAFETY: the state is open, and no function is active in it. Its finalizers need no limit.
+        unsafe {
+            self.memory.uninstall(self.l);
+            ffi::lua_close(self.l);
+        }
     }
 }
 
@@ -72,27 +74,39 @@ impl Owned {
 /// Lua looks below `/usr/local` only; the system's packages of modules lie below `/usr`, where the system's own `lua` finds
 /// them. `LUA_PATH` and `LUA_CPATH` keep their meaning: `;;` in them stands for the default, which this extends.
 unsafe fn search_system_directories(l: *mut lua_State) {
-    let arch = std::env::consts::ARCH;
-    let extend = |field: &CStr, before: &str, more: &str| {
-        // SAFETY: plain stack operations; what is not a text is left alone.
-        unsafe {
-            ffi::lua_getglobal(l, c"package".as_ptr());
-            ffi::lua_getfield(l, -1, field.as_ptr());
-            let path = ffi::lua_tostring(l, -1);
-            if !path.is_null() {
-                let path = CStr::from_ptr(path).to_string_lossy().replacen(before, &format!("{more}{before}"), 1);
-                ffi::lua_pushlstring(l, path.as_ptr().cast(), path.len());
-                ffi::lua_setfield(l, -3, field.as_ptr());
-            }
-            ffi::lua_pop(l, 2);
+    // SAFETY: as for `extend`.
+    unsafe {
+        let (arch, version) = (std::env::consts::ARCH, ffi::VERSION);
+        let scripts = format!("/usr/share/lua/{version}/?.lua;/usr/share/lua/{version}/?/init.lua");
+        let libraries = format!("/usr/lib/{arch}-linux-gnu/lua/{version}/?.so;/usr/lib/lua/{version}/?.so");
+        let all_in_one = format!("/usr/local/lib/lua/{version}/loadall.so");
+        if ffi::HAS_ENVIRONMENTS {
+            // These look into the working directory first.
+            let last = format!("/usr/local/share/lua/{version}/?/init.lua");
+            let last = if cfg!(feature = "luajit") { last } else { last.replace("share", "lib") };
+            extend(l, c"path", &last, &format!("{last};{scripts}"));
+        } else {
+            let own = if ffi::VERSION == "5.2" { "./?.lua" } else { "./?.lua;./?/init.lua" };
+            extend(l, c"path", own, &format!("{scripts};{own}"));
         }
-    };
-    extend(c"path", "./?.lua;./?/init.lua", "/usr/share/lua/5.4/?.lua;/usr/share/lua/5.4/?/init.lua;");
-    extend(
-        c"cpath",
-        "/usr/local/lib/lua/5.4/loadall.so;./?.so",
-        &format!("/usr/lib/{arch}-linux-gnu/lua/5.4/?.so;/usr/lib/lua/5.4/?.so;"),
-    );
+        extend(l, c"cpath", &all_in_one, &format!("{libraries};{all_in_one}"));
+    }
+}
+
+/// Replaces a part of one of `package`'s paths.
+unsafe fn extend(l: *mut lua_State, field: &CStr, part: &str, by: &str) {
+    // SAFETY: plain stack operations; what is not a text is left alone.
+    unsafe {
+        ffi::lua_getglobal(l, c"package".as_ptr());
+        ffi::lua_getfield(l, -1, field.as_ptr());
+        let path = ffi::lua_tostring(l, -1);
+        if !path.is_null() {
+            let path = CStr::from_ptr(path).to_string_lossy().replacen(part, by, 1);
+            ffi::lua_pushlstring(l, path.as_ptr().cast(), path.len());
+            ffi::lua_setfield(l, -3, field.as_ptr());
+        }
+        ffi::lua_pop(l, 2);
+    }
 }
 
 /// A compiled script, kept in the registry of its state.
@@ -138,9 +152,11 @@ impl State {
             functions::install(l);
             super::module::install(l);
             super::module::install_lfcgi(l);
+            if setup.watchdog.is_some() {
+                ffi::heed_hooks(l);
+            }
             super::engine::set_arguments(l, setup, Path::new(""));
-            ffi::lua_gc(l, ffi::LUA_GCRESTART);
-            ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
+            ffi::gc_start(l);
             Baseline::take(l)
         };
         Ok(Self { l, files, handles, baseline, functions: Cache::default(), named: None, owned })
@@ -206,6 +222,8 @@ impl State {
     pub(super) fn collect(&mut self) {
         let l = self.l;
         let (finalizers, userdata) = context::with(|c| (c.traces.finalizers.take(), c.traces.userdata.take()));
+        // C modules may have made userdata, of which some versions do not tell.
+        let userdata = userdata || (!ffi::ALLOCATIONS_HAVE_TYPES && context::with(|c| c.native.get()));
         if !finalizers && !userdata {
             return;
         }
@@ -213,12 +231,12 @@ impl State {
         unsafe {
             // Finalizers may call functions of the script, so those go last.
             if finalizers {
-                ffi::lua_gc(l, ffi::LUA_GCCOLLECT);
+                ffi::gc(l, ffi::LUA_GCCOLLECT);
                 isolation::clear_global_values(l);
-                ffi::lua_gc(l, ffi::LUA_GCCOLLECT);
+                ffi::gc(l, ffi::LUA_GCCOLLECT);
             }
             self.restore();
-            ffi::lua_gc(l, ffi::LUA_GCCOLLECT);
+            ffi::gc(l, ffi::LUA_GCCOLLECT);
         }
         context::with(|c| c.traces.userdata.set(false));
     }
@@ -237,7 +255,7 @@ impl State {
 fn load_file(l: *mut lua_State, path: &Path) -> Result<(), Vec<u8>> {
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| b"a script's name has a zero byte".to_vec())?;
     // SAFETY: loading does not raise errors.
-    unsafe { loaded(l, ffi::luaL_loadfilex(l, name.as_ptr(), ptr::null())) }
+    unsafe { loaded(l, ffi::load_file(l, name.as_ptr())) }
 }
 
 /// Loads what `dump` gave.

@@ -9,8 +9,8 @@ use std::ffi::{c_char, c_int, c_void};
 use std::io;
 use std::ptr;
 
+use super::ffi::{self, lua_State};
 use libc::{FILE, off64_t, size_t, ssize_t};
-use mlua::ffi::{self, lua_State};
 
 use super::context;
 
@@ -38,11 +38,12 @@ unsafe extern "C" {
     fn fflush_unlocked(file: *mut FILE) -> c_int;
 }
 
-/// What Lua's `io` library keeps in a file's userdata (`luaL_Stream`).
+/// What Lua's `io` library keeps in a file's userdata (`luaL_Stream`), or begins it with.
 #[repr(C)]
 pub(super) struct LuaStream {
     pub(super) file: *mut FILE,
-    pub(super) close: Option<mlua::lua_CFunction>,
+    #[cfg(not(any(feature = "lua51", feature = "luajit")))]
+    pub(super) close: Option<ffi::lua_CFunction>,
 }
 
 /// The name of the metatable of files (`LUA_FILEHANDLE`).
@@ -224,7 +225,7 @@ pub(super) unsafe fn print(l: *mut lua_State) {
         let count = ffi::lua_gettop(l);
         for at in 1..=count {
             let mut len = 0;
-            let text = ffi::luaL_tolstring(l, at, &raw mut len);
+            let text = ffi::printed(l, at, &raw mut len);
             if at > 1 {
                 put(c"\t".as_ptr(), 1);
             }

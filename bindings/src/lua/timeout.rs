@@ -9,8 +9,8 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::SeqCst};
 
+use super::ffi::{self, lua_State};
 use fcgi_core::watchdog::{Watchdog, Watched};
-use mlua::ffi::{self, lua_State};
 
 use super::context::{self, Exit};
 use super::ends;
