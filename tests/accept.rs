@@ -17,7 +17,7 @@ while fcgi.accept() do
   if query == "error" then error("in the loop") end
   if query == "exit" then os.exit(9) end
   print("Content-Type: text/plain\n")
-  print(count, query, io.read("a"))
+  print(count, query, io.read("*a"))
   io.stderr:write("request ", count, "\n")
 end
 "#;
@@ -131,7 +131,7 @@ fn roles() {
            print('Content-Type: text/plain\\n')
            print(fcgi.role(), os.getenv('FCGI_ROLE'), fcgi.params().NAME, fcgi.aborted())
            if fcgi.role() == 'FILTER' then
-             print(io.read('a'))
+             print(io.read('*a'))
              for line in fcgi.data():lines() do print(line:upper()) end
            end
          end",

@@ -190,3 +190,79 @@ fn a_changed_file_is_a_new_application() {
     std::thread::sleep(std::time::Duration::from_millis(1100));
     assert!(call(&address, &[], b"").text().ends_with("new one"));
 }
+
+/// Applications of the system's packages, which are for Lua 5.1: Orbit, and what is made with WSAPI's library.
+#[cfg(any(feature = "lua51", feature = "luajit"))]
+#[test]
+fn orbit_wsapi_and_cgilua() {
+    let directory = Directory::new();
+    let root = directory.path().display().to_string();
+    let file = |name: &str, text: &str| directory.file(name, text).display().to_string();
+    let orbit = file(
+        "hello.lua",
+        "local orbit = require 'orbit'
+         module('hello', package.seeall, orbit.new)
+         local visits = 0
+         function index(web) visits = visits + 1 return page('visit ' .. visits) end
+         function say(web, name) return page((web.input.greeting or 'Hello') .. ' ' .. name) end
+         hello:dispatch_get(index, '/', '/index')
+         hello:dispatch_get(say, '/say/(%a+)')
+         function page(text) return html{ body{ p{ text } } } end
+         orbit.htmlify(hello, 'page')",
+    );
+    let by_name = file("hello.ws", "return require 'hello'");
+    let wsapi = file(
+        "form.lua",
+        "local request, response = require 'wsapi.request', require 'wsapi.response'
+         return { run = function(env)
+           local req, res = request.new(env), response.new()
+           res:content_type('text/plain')
+           res:write(req.POST.name, ' ', req.GET.q or '', ' ', req.path_info)
+           return res:finish()
+         end }",
+    );
+    let launched = file("launched.lua", "require 'wsapi.cgi'.run(dofile('form.lua'))");
+    let looping = file("looping.lua", "require 'wsapi.fastcgi'.run(dofile('form.lua').run)");
+    let cgilua = file(
+        "pages.lua",
+        "local sapi, common = require 'wsapi.sapi', require 'wsapi.common'
+         require 'wsapi.cgi'.run(function(env)
+           common.normalize_paths(env, 'page.lua', 'pages.lua')
+           return sapi.run(env)
+         end)",
+    );
+    file(
+        "page.lua",
+        "cgilua.htmlheader() cgilua.put('The answer is ', 6 * 7, ', ', cgilua.QUERY.who or 'nobody', '.')",
+    );
+    let address = directory.socket("s");
+    let _runner = serve(&address, &["--root", &root, "--extensions", "lua,ws"]);
+    let ask = |script: &str, path: &str, query: &str, body: &str| {
+        let pairs: Vec<(&str, &[u8])> = vec![
+            ("REQUEST_METHOD", if body.is_empty() { b"GET" } else { b"POST" }),
+            ("SCRIPT_FILENAME", script.as_bytes()),
+            ("SCRIPT_NAME", b"/app"),
+            ("PATH_INFO", path.as_bytes()),
+            ("QUERY_STRING", query.as_bytes()),
+            ("CONTENT_TYPE", b"application/x-www-form-urlencoded"),
+            ("DOCUMENT_ROOT", root.as_bytes()),
+        ];
+        let length = body.len().to_string();
+        let pairs = [pairs, vec![("CONTENT_LENGTH", length.as_bytes())]].concat();
+        let reply = call(&address, &pairs, body.as_bytes());
+        assert_eq!(reply.errors(), "", "{script}");
+        let text = reply.text();
+        assert!(text.starts_with("Status: 200 "), "{script}: {text}");
+        text.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    for visit in 1..=3 {
+        for (script, visits) in [(&orbit, visit), (&by_name, visit)] {
+            assert!(ask(script, "/", "", "").contains(&format!("visit {visits}")), "{}", ask(script, "/", "", ""));
+        }
+        assert!(ask(&by_name, "/say/Ann", "greeting=Hi", "").contains("Hi Ann"));
+        for script in [&wsapi, &launched, &looping] {
+            assert_eq!(ask(script, "/p", "q=1", "name=a%20b"), "a b 1 /p", "{script}");
+        }
+        assert_eq!(ask(&cgilua, "/", "who=Bob", "").trim(), "The answer is 42, Bob.");
+    }
+}

@@ -53,6 +53,6 @@ fn details_of_errors_on_the_page_only_when_asked_for() {
         let reply = call(&address, &[], b"");
         assert!(reply.text().starts_with("Status: 500 Internal Server Error\r\nContent-Type: text/plain"));
         assert_eq!(reply.text().contains("secret detail"), shown);
-        assert!(reply.errors().contains("app.lua:1: secret detail\nstack traceback:\n\t[C]: in function 'error'"));
+        assert!(reply.errors().contains("app.lua:1: secret detail\nstack traceback:\n\t[C]: in "));
     }
 }

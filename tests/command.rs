@@ -15,7 +15,7 @@ io.write("Content-Type: text/plain\n\n")
 for name in os.getenv("SHOW"):gmatch("[%w_]+") do
     io.write(name, "=", tostring(os.getenv(name)), "\n")
 end
-io.write(io.read("a"))
+io.write(io.read("*a"))
 "#;
 
 /// What the command printed, and its exit status.
@@ -105,7 +105,7 @@ fn a_body_from_a_pipe() {
 fn bytes_that_are_not_text() {
     let (directory, _running, address) = served();
     let name = OsString::from_vec(b"caf\xe9.lua".to_vec());
-    let text = r#"io.write("Status: 200\n\n", os.getenv("V"), os.getenv("QUERY_STRING"), io.read("a"))"#;
+    let text = r#"io.write("Status: 200\n\n", os.getenv("V"), os.getenv("QUERY_STRING"), io.read("*a"))"#;
     std::fs::write(directory.path().join(&name), text).unwrap();
     let bytes = |text: &[u8]| OsString::from_vec(text.to_vec());
     let output = Command::new(FCGI)
@@ -130,7 +130,7 @@ fn status_and_error_stream() {
 fn every_record_is_shown() {
     let (directory, _running, address) = served();
     directory
-        .file("hello.lua", "io.read('a') print('Content-Type: text/plain\\n') print('hello') io.stderr:write('hm')");
+        .file("hello.lua", "io.read('*a') print('Content-Type: text/plain\\n') print('hello') io.stderr:write('hm')");
     let said = fcgi(&directory, &[&address, "hello.lua", "-v", "--keep-conn", "--body", "b\n"]);
     assert_eq!((said.status, said.out.as_str()), (0, "Content-Type: text/plain\n\nhello\n"));
     let errors = &said.errors;

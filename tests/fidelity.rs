@@ -1,15 +1,16 @@
-//! The truth is not written down: each script runs as a real CGI program under the system's `lua5.4`, and then under
+//! The truth is not written down: each script runs as a real CGI program under the system's `lua`, and then under
 //! `fcgi-lua`, ten times and mixed with the others. Output is compared byte for byte.
 //!
 //! Directives in a script's comments give its requests: `-- query: TEXT`, `-- body: TEXT` (with escapes), `-- body-repeat:
-//! TEXT COUNT`, `-- type: CONTENT-TYPE` for bodies that follow. A script without any gets one GET.
+//! TEXT COUNT`, `-- type: CONTENT-TYPE` for bodies that follow. A script without any gets one GET. `-- not for: NAME ...` and
+//! `-- only for: NAME ...` choose versions of Lua.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::client::{Reply, call};
-use crate::support::{Directory, Running, repository, serve};
+use crate::support::{Directory, LUA, Running, repository, serve};
 
 struct Request {
     query: String,
@@ -79,7 +80,7 @@ impl Request {
 /// What the script does as a CGI program.
 fn as_cgi(script: &Path, request: Request) -> Case {
     use std::os::unix::ffi::OsStringExt;
-    let mut command = Command::new("lua5.4");
+    let mut command = Command::new(LUA);
     for (name, value) in request.params(script) {
         command.env(name, std::ffi::OsString::from_vec(value));
     }
@@ -90,7 +91,7 @@ fn as_cgi(script: &Path, request: Request) -> Case {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("lua5.4 is installed (tests/run installs what the tests need)");
+        .expect("the real interpreter is installed (tests/run installs what the tests need)");
     let (mut stdin, body) = (child.stdin.take().unwrap(), request.body.clone());
     let writer = std::thread::spawn(move || drop(stdin.write_all(&body)));
     let output = child.wait_with_output().unwrap();
@@ -104,12 +105,31 @@ fn as_cgi(script: &Path, request: Request) -> Case {
     }
 }
 
+/// `-- not for: NAME ...` leaves versions out, by their features' names; `-- only for: NAME ...` all others.
+fn is_for_this_version(text: &str) -> bool {
+    let built_in = [
+        ("lua51", cfg!(feature = "lua51")),
+        ("lua52", cfg!(feature = "lua52")),
+        ("lua53", cfg!(feature = "lua53")),
+        ("lua54", cfg!(feature = "lua54")),
+        ("lua55", cfg!(feature = "lua55")),
+        ("luajit", cfg!(feature = "luajit")),
+    ];
+    let name = built_in.iter().find(|(_, is)| *is).expect("one version is built in").0;
+    text.lines().all(|line| match (line.strip_prefix("-- not for: "), line.strip_prefix("-- only for: ")) {
+        (Some(names), _) => !names.split(' ').any(|n| n == name),
+        (_, Some(names)) => names.split(' ').any(|n| n == name),
+        _ => true,
+    })
+}
+
 fn scripts() -> Vec<PathBuf> {
     let mut scripts: Vec<PathBuf> = std::fs::read_dir(repository().join("tests/scripts/lua"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "lua"))
         .filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with('_'))
+        .filter(|path| is_for_this_version(&std::fs::read_to_string(path).unwrap()))
         .collect();
     scripts.sort();
     assert!(scripts.len() > 30, "the scripts are there");
@@ -122,7 +142,7 @@ fn messages(text: &str) -> Vec<String> {
         .filter(|line| !line.starts_with('\t') && !line.starts_with("stack traceback") && !line.is_empty())
         .map(|line| {
             let (first, rest) = line.split_once(": ").unwrap_or(("", line));
-            if first.ends_with("lua") || first.ends_with("lua5.4") { rest.to_owned() } else { line.to_owned() }
+            if first.ends_with("lua") || first.ends_with(LUA) { rest.to_owned() } else { line.to_owned() }
         })
         .collect()
 }
@@ -132,7 +152,7 @@ fn compare(case: &Case, reply: &Reply, when: &str) {
     let what = format!("{name} ?{} {when}", case.request.query);
     // A script that wrote nothing gets an error page from any web server; ours says so itself.
     if case.stdout.is_empty() {
-        assert!(reply.stdout.starts_with(b"Status: 500 "), "{what}: an error page");
+        assert!(reply.stdout.starts_with(b"Status: 500 "), "{what}: an error page, not {reply:?}");
     } else if case.stdout != reply.stdout {
         let at = case.stdout.iter().zip(&reply.stdout).take_while(|(a, b)| a == b).count();
         let show = |bytes: &[u8]| bytes[at.saturating_sub(40)..(at + 60).min(bytes.len())].escape_ascii().to_string();

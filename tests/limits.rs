@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Reply, call};
-use crate::support::{Directory, serve};
+use crate::support::{Directory, lua_is_at_least, serve};
 
 fn ask(address: &str, query: &str) -> Reply {
     call(address, &[("QUERY_STRING", query.as_bytes())], b"")
@@ -11,7 +11,7 @@ fn ask(address: &str, query: &str) -> Reply {
 
 /// Runs the code in the query string, after a header that is not sent yet.
 const RUNS_QUERY: &str = "print('Content-Type: text/plain\\n') kept = kept or require('kept') print(kept) \
-                          assert(load(os.getenv('QUERY_STRING')))()";
+                          assert((loadstring or load)(os.getenv('QUERY_STRING')))()";
 const ANSWER: &str = "Content-Type: text/plain\n\n";
 
 #[test]
@@ -25,7 +25,7 @@ fn a_request_that_takes_too_long_ends_and_nothing_else_does() {
         ("while true do end", "in main chunk"),
         ("while true do pcall(function() while true do end end) end", "in function"),
         ("while true do pcall(error) end", "in"),
-        ("local function f() return f() end f()", "in function"),
+        ("local function f() return f() end f()", "in"),
         ("xpcall(function() while true do end end, function() while true do end end)", "in function"),
         (
             "local c = coroutine.create(function() while true do pcall(load'while true do end') end end) \
@@ -35,10 +35,6 @@ fn a_request_that_takes_too_long_ends_and_nothing_else_does() {
         ("for x in coroutine.wrap(function() while true do end end) do end", "in function"),
         ("('x'):rep(10):gsub('.', function() while true do end end)", "in function"),
         ("table.sort({3, 2, 1}, function() while true do end end)", "in function"),
-        (
-            "setmetatable({}, {__close = 1}) local x <close> = setmetatable({}, {__close = function() while true do end end})",
-            "in",
-        ),
     ] {
         let begun = Instant::now();
         let reply = ask(&address, code);
@@ -59,12 +55,18 @@ fn a_request_that_takes_too_long_ends_and_nothing_else_does() {
     assert_eq!((reply.text(), reply.app_status), (format!("{ANSWER}kept\non its way\n"), 1));
     let begun = Instant::now();
     // So it is when a child is waited for; the child is ended.
-    for (code, place) in [("os.execute('sleep 31')", "os.execute"), ("io.popen('sleep 31'):read('a')", "'read'")] {
+    for (code, place) in [("os.execute('sleep 31')", "os.execute"), ("io.popen('sleep 31'):read('*a')", "'read'")] {
         let begun = Instant::now();
         let reply = ask(&address, code);
         assert!(begun.elapsed() < Duration::from_secs(9), "{code}: {:?}", begun.elapsed());
-        assert_eq!((reply.text(), reply.app_status), (format!("{ANSWER}kept\n"), 1));
-        assert!(reply.errors().contains(place), "{code}: {}", reply.errors());
+        // Before Lua 5.2, nothing had been sent.
+        assert!(
+            reply.text() == format!("{ANSWER}kept\n") || reply.text().starts_with("Status: 504 "),
+            "{}",
+            reply.text()
+        );
+        assert_eq!(reply.app_status, 1);
+        assert!(cfg!(feature = "luajit") || reply.errors().contains(place), "{code}: {}", reply.errors());
     }
     assert_eq!(ask(&address, "").text(), format!("{ANSWER}kept\n"));
     assert!(begun.elapsed() < Duration::from_secs(20), "the next request waited: {:?}", begun.elapsed());
@@ -81,11 +83,11 @@ fn each_request_of_a_loop_has_its_own_time() {
                 local e = os.clock() + (tonumber(os.getenv('QUERY_STRING')) or 1e9) while os.clock() < e do end end";
     let script = directory.file("loop.lua", text).display().to_string();
     let address = directory.socket("s");
-    let _runner = serve(&address, &["--request-timeout", "0.3", &script]);
+    let _runner = serve(&address, &["--request-timeout", "1", &script]);
     for _ in 0..4 {
         assert_eq!(ask(&address, "0.12").text(), "A: 1\n\n");
     }
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(ask(&address, "0.01").text(), "A: 1\n\n");
     assert!(ask(&address, "for ever").text().starts_with("Status: 504 "));
     assert_eq!(ask(&address, "0.01").text(), "A: 1\n\n");
@@ -106,7 +108,7 @@ fn memory_ends_for_one_script_alone() {
         "coroutine.wrap(function() local t = {} while true do t[#t + 1] = ('x'):rep(1000) end end)()",
         // A module's table keeps it all; it must not spoil the requests that follow.
         "local h = require 'hoard' while true do h[#h + 1] = {} end",
-        "io.read = nil local t = {} for n = 1, 1e9 do t[n] = io.open('/dev/null') end",
+        "io.read = nil local t = {} for n = 1, 1e9 do t[n] = assert(io.open('/dev/null')) end",
     ] {
         let reply = ask(&address, code);
         assert_eq!((reply.text(), reply.app_status), (format!("{ANSWER}kept\n"), 1), "{code}: {}", reply.errors());
@@ -118,7 +120,11 @@ fn memory_ends_for_one_script_alone() {
     }
     // A script can catch it, and garbage is not counted.
     let caught = "print(pcall(string.rep, 'x', 1e8)) for n = 1, 400 do local s = ('x'):rep(1e5) end print('done')";
-    assert_eq!(ask(&address, caught).text(), format!("{ANSWER}kept\nfalse\tnot enough memory\ndone\n"));
+    let text = ask(&address, caught).text();
+    assert!(
+        text.starts_with(&format!("{ANSWER}kept\nfalse\tnot enough memory")) && text.ends_with("\ndone\n"),
+        "{text}"
+    );
 }
 
 /// A fresh state: not even modules stay, and finalizers run as at the end of a process.
@@ -129,13 +135,15 @@ fn isolation_by_state() {
     let script = directory.file("run.lua", RUNS_QUERY).display().to_string();
     let address = directory.socket("s");
     let _runner = serve(&address, &["--isolation", "state", &script, "argument"]);
+    // Older versions have no finalizers for tables.
+    let finalized = if lua_is_at_least(2) { "last\nfirst\n" } else { "" };
     for _ in 0..3 {
         let code = "print(package.loaded.seen, extra, arg[1], ...) package.loaded.seen = true extra = 1 string.extra = 1 \
                     debug.getregistry().mark = (debug.getregistry().mark or 0) + 1 print(debug.getregistry().mark) \
                     open = io.open('out', 'w') open:write('left open') \
                     setmetatable({}, {__gc = function() print('first') end}) \
                     keep = setmetatable({}, {__gc = function() print('last') end})";
-        assert_eq!(ask(&address, code).text(), format!("{ANSWER}kept\nnil\tnil\targument\n1\nlast\nfirst\n"));
+        assert_eq!(ask(&address, code).text(), format!("{ANSWER}kept\nnil\tnil\targument\n1\n{finalized}"));
         assert_eq!(std::fs::read_to_string(directory.path().join("out")).unwrap(), "left open");
         std::fs::remove_file(directory.path().join("out")).unwrap();
     }

@@ -6,6 +6,8 @@ use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+#[cfg(not(feature = "luajit"))]
+use crate::support::LUA;
 use crate::support::client::{call, connect};
 use crate::support::{Directory, FCGI_LUA, Running, serve};
 
@@ -29,6 +31,8 @@ fn plain_on_a_terminal() {
     assert_eq!((output.status.code(), &output.stderr[..]), (Some(7), &b"e"[..]));
 }
 
+// LuaJIT's texts have addresses and directories of its very release in them.
+#[cfg(not(feature = "luajit"))]
 #[test]
 fn plain_errors_are_those_of_lua() {
     let directory = Directory::new();
@@ -40,7 +44,7 @@ fn plain_errors_are_those_of_lua() {
             (errors.split_once(": ").map(|(_, rest)| rest.to_owned()), output.status.code())
         };
         assert!(script.exists());
-        assert_eq!(run(FCGI_LUA), run("lua5.4"), "{text}");
+        assert_eq!(run(FCGI_LUA), run(LUA), "{text}");
     }
 }
 
@@ -48,7 +52,7 @@ fn plain_errors_are_those_of_lua() {
 fn cgi_by_hand() {
     let directory = Directory::new();
     let script = directory
-        .file("echo.lua", "print('Content-Type: text/plain\\n') io.write(os.getenv('QUERY_STRING'), io.read('a'))");
+        .file("echo.lua", "print('Content-Type: text/plain\\n') io.write(os.getenv('QUERY_STRING'), io.read('*a'))");
     let mut child = Command::new(FCGI_LUA)
         .arg(&script)
         .envs([

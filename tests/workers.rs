@@ -9,7 +9,7 @@ use crate::support::client::{call, connect, read_reply, request};
 use crate::support::{Directory, FCGI_LUA, Running, serve};
 
 const PID: &str =
-    "print('Content-Type: text/plain\\n') local f = io.open('/proc/self/stat') print(f:read('n')) f:close()";
+    "print('Content-Type: text/plain\\n') local f = io.open('/proc/self/stat') print(f:read('*n')) f:close()";
 /// Says that it has begun, by a file, and works on until another file is there.
 const SLOW: &str = "io.open('begun', 'w'):close()
 repeat os.execute('sleep 0.02') local f = io.open('go') until f

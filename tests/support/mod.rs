@@ -11,6 +11,37 @@ use std::time::{Duration, Instant};
 /// The program under test.
 pub const FCGI_LUA: &str = env!("CARGO_BIN_EXE_fcgi-lua");
 
+/// The real interpreter of the version that the program has built in. Debian has none for Lua 5.5: there, the program itself
+/// as a CGI program, where it runs Lua's own library.
+#[cfg(feature = "lua51")]
+pub const LUA: &str = "lua5.1";
+#[cfg(feature = "lua52")]
+pub const LUA: &str = "lua5.2";
+#[cfg(feature = "lua53")]
+pub const LUA: &str = "lua5.3";
+#[cfg(feature = "lua54")]
+pub const LUA: &str = "lua5.4";
+#[cfg(feature = "lua55")]
+pub const LUA: &str = FCGI_LUA;
+#[cfg(feature = "luajit")]
+pub const LUA: &str = "luajit";
+
+/// Whether the version is so new, which texts of tests may ask for.
+pub const fn lua_is_at_least(minor: u8) -> bool {
+    let built_in = if cfg!(feature = "lua55") {
+        5
+    } else if cfg!(feature = "lua54") {
+        4
+    } else if cfg!(feature = "lua53") {
+        3
+    } else if cfg!(feature = "lua52") {
+        2
+    } else {
+        1
+    };
+    built_in >= minor
+}
+
 /// Where the repository's own files are.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()

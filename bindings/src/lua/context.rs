@@ -63,8 +63,6 @@ pub(super) struct Context {
     pub(super) warning_continues: Cell<bool>,
     /// Other interpreters run in this process.
     pub(super) shared_process: Cell<bool>,
-    /// A C module was loaded: it may change what only the system knows.
-    pub(super) native: Cell<bool>,
     /// The script that runs, and where more requests for it come from.
     pub(super) accept: RefCell<Option<Accept>>,
     /// The exit status of the request, unless the script ends otherwise.

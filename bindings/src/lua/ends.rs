@@ -47,7 +47,7 @@ unsafe fn raise(l: *mut lua_State) -> c_int {
     unsafe {
         // A message handler of the script must not hear of it. The one error that Lua does not tell to handlers is that
         // memory is out, so that is what happens.
-        if context::with(|c| c.handlers.get()) > 0 {
+        if cfg!(feature = "luajit") || context::with(|c| c.handlers.get()) > 0 {
             context::with(|c| c.no_memory.set(ATTEMPTS));
             ffi::new_userdata(l, 1);
         }

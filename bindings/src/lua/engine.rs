@@ -18,6 +18,7 @@ use super::application::{self, Application};
 use super::command_line::{CommandLine, Step};
 use super::context::{self, Accept};
 use super::error::{as_text, describe_error, take_message};
+use super::modules;
 use super::state::State;
 use super::stdio;
 use super::timeout;
@@ -304,7 +305,7 @@ impl Interpreter for Engine {
             }
             _ => {}
         }
-        if context::with(|c| c.native.get()) {
+        if modules::any_native() {
             // C code can change what Lua cannot.
             self.directory = None;
             // SAFETY: this cannot fail.

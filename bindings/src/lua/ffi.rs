@@ -46,6 +46,8 @@ pub(super) const SEARCHERS: &CStr =
 pub(super) const AT_END: &[u8] = if HAS_ENVIRONMENTS { b"'<eof>'" } else { b"<eof>" };
 /// Whether functions have environments, and globals are one.
 pub(super) const HAS_ENVIRONMENTS: bool = cfg!(any(feature = "lua51", feature = "luajit"));
+/// Whether `print` sends what it prints.
+pub(super) const PRINT_FLUSHES: bool = !HAS_ENVIRONMENTS;
 /// Whether there are warnings.
 pub(super) const HAS_WARNINGS: bool = cfg!(any(feature = "lua54", feature = "lua55"));
 /// Whether the allocator is told what a block is for.
@@ -65,6 +67,27 @@ pub(super) unsafe fn gc(l: *mut lua_State, what: c_int) -> c_int {
         return lua_gc(l, what);
         #[cfg(not(any(feature = "lua54", feature = "lua55")))]
         return lua_gc(l, what, 0);
+    }
+}
+
+/// Collects all garbage. Errors of finalizers are for nobody to hear, as at the end of the program `lua`: Lua 5.4 and later warn
+/// of them, versions before stop at each and go on when they are called again.
+pub(super) unsafe fn collect(l: *mut lua_State) {
+    unsafe extern "C-unwind" fn collect(l: *mut lua_State) -> c_int {
+        // SAFETY: as `lua_gc`.
+        unsafe { gc(l, LUA_GCCOLLECT) };
+        0
+    }
+    const ATTEMPTS: usize = 100_000;
+    for _ in 0..ATTEMPTS {
+        // SAFETY: a C function without arguments, in protected mode.
+        unsafe {
+            lua_pushcfunction(l, collect);
+            if lua_pcall(l, 0, 0, 0) == LUA_OK {
+                return;
+            }
+            lua_pop(l, 1);
+        }
     }
 }
 
@@ -373,6 +396,7 @@ impl Random {
 
     /// Begins anew as a process does; `touched` says whether a script has used or seeded the generator.
     #[cfg_attr(feature = "luajit", allow(unused_variables))]
+    #[cfg_attr(not(feature = "luajit"), allow(clippy::unused_self))]
     pub(super) unsafe fn restore(&self, l: *mut lua_State, touched: bool) {
         #[cfg(feature = "luajit")]
         // SAFETY: the state is where it was.
@@ -551,5 +575,18 @@ pub(super) unsafe fn without_text(l: *mut lua_State, at: c_int) -> &'static CStr
         c"(null)"
     } else {
         c"(error message not a string)"
+    }
+}
+
+/// Whether the value on top of the stack stands for a module whose loading has not come to its end.
+pub(super) unsafe fn is_unfinished(l: *mut lua_State) -> bool {
+    // SAFETY: a look at the stack.
+    unsafe {
+        if cfg!(feature = "luajit") {
+            // Its sentinel is the number of these bits.
+            lua_type(l, -1) == LUA_TNUMBER && lua_tonumber(l, -1).to_bits() == 0x8100_0000_0000_0073
+        } else {
+            lua_type(l, -1) == LUA_TLIGHTUSERDATA
+        }
     }
 }

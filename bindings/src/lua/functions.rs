@@ -223,7 +223,7 @@ unsafe extern "C-unwind" fn execute(l: *mut lua_State) -> c_int {
         }
         let status = process::execute(c_string(bytes(l, 1)));
         if ffi::HAS_ENVIRONMENTS {
-            ffi::lua_pushinteger(l, status.unwrap_or(-1) as ffi::lua_Integer);
+            ffi::lua_pushnumber(l, f64::from(status.unwrap_or(-1)));
             return unless_ended(l, 1);
         }
         push_status(l, status.unwrap_or_else(|e| -(e.raw_os_error().unwrap_or(libc::EAGAIN))))
@@ -268,6 +268,11 @@ unsafe extern "C-unwind" fn popen(l: *mut lua_State) -> c_int {
         let reads = match CStr::from_ptr(mode).to_bytes() {
             b"r" => true,
             b"w" => false,
+            // Older versions let the C library find out.
+            _ if ffi::HAS_ENVIRONMENTS => {
+                *libc::__errno_location() = libc::EINVAL;
+                return ffi::luaL_fileresult(l, 0, ffi::lua_tostring(l, 1));
+            }
             _ => return ffi::luaL_argerror(l, 2, c"invalid mode".as_ptr()),
         };
         context::with(|c| c.traces.userdata.set(true));

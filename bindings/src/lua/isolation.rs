@@ -89,6 +89,8 @@ impl Baseline {
         // SAFETY: the caller's promise; each step leaves the stack as it found it.
         unsafe {
             ffi::luaL_checkstack(l, 20, ptr::null());
+            let hooked = ffi::lua_gethook(l).is_some();
+            ffi::lua_sethook(l, None, 0, 0);
             ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BASELINE));
             ffi::lua_rawgeti(l, -1, 1);
             ffi::restore_globals(l);
@@ -117,12 +119,22 @@ impl Baseline {
             if context.loading.get() != 0 {
                 ffi::lua_newtable(l);
                 ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&BEFORE));
+                forget_unfinished(l);
+            }
+            if hooked {
+                // Some versions remember the function of a hook apart from the hook.
+                ffi::lua_getglobal(l, c"debug".as_ptr());
+                ffi::lua_getfield(l, -1, c"sethook".as_ptr());
+                ffi::lua_call(l, 0, 0);
+                ffi::lua_pop(l, 1);
             }
             if context.traces.registry.replace(false) {
                 restore_registry(l);
             }
             if context.traces.collector.replace(false) {
                 ffi::gc_reset(l, &self.collector);
+                // What came together while it was stopped.
+                ffi::collect(l);
             }
             self.random.restore(l, context.traces.random.replace(false));
             if context.traces.compiler.replace(false) {
@@ -131,7 +143,6 @@ impl Baseline {
             if context.traces.locale.replace(false) {
                 libc::setlocale(libc::LC_ALL, c"C".as_ptr());
             }
-            ffi::lua_sethook(l, None, 0, 0);
         }
     }
 }
@@ -299,6 +310,28 @@ unsafe fn restore_loaded(l: *mut lua_State) {
         put_missing(l);
         clear_metatable(l);
         ffi::lua_pop(l, 2);
+    }
+}
+
+/// Forgets modules whose loading was broken off: Lua 5.1 would take a further attempt for a loop.
+unsafe fn forget_unfinished(l: *mut lua_State) {
+    if !ffi::HAS_ENVIRONMENTS {
+        return;
+    }
+    // SAFETY: plain stack operations; entries may be removed while a table is walked.
+    unsafe {
+        ffi::lua_getfield(l, LUA_REGISTRYINDEX, ffi::LUA_LOADED_TABLE);
+        ffi::lua_pushnil(l);
+        while ffi::lua_next(l, -2) != 0 {
+            let unfinished = ffi::is_unfinished(l);
+            ffi::lua_pop(l, 1);
+            if unfinished {
+                ffi::lua_pushvalue(l, -1);
+                ffi::lua_pushnil(l);
+                ffi::lua_rawset(l, -4);
+            }
+        }
+        ffi::lua_pop(l, 1);
     }
 }
 

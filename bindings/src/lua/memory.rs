@@ -8,6 +8,7 @@ use std::ptr;
 use super::ffi::{self, lua_State};
 
 use super::context;
+use super::modules;
 
 /// What the allocator of one state knows.
 pub(super) struct Memory {
@@ -73,8 +74,8 @@ unsafe extern "C" fn allocate(memory: *mut c_void, block: *mut c_void, old: usiz
         }
         // Of Lua's own userdata only files matter, which are noted as they are opened; the others are buffers. Those of C
         // modules must be collected when the request ends.
-        if ffi::ALLOCATIONS_HAVE_TYPES {
-            context::with(|c| c.native.get().then(|| c.traces.userdata.set(true)));
+        if ffi::ALLOCATIONS_HAVE_TYPES && modules::any_native() {
+            context::with(|c| c.traces.userdata.set(true));
         }
     }
     let used = memory.used.get().wrapping_sub(before).wrapping_add(new);

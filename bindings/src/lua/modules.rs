@@ -8,6 +8,7 @@
 
 use std::ffi::c_int;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::ffi::{self, LIBRARIES, LUA_REGISTRYINDEX, lua_State};
 
@@ -39,7 +40,11 @@ pub(super) unsafe extern "C-unwind" fn require(l: *mut lua_State) -> c_int {
             (c.loading.get(), c.looks.get())
         });
         copy_shared(l, depth);
+        let libraries = libraries_loaded();
         let results = original(l, |o| o.require);
+        if libraries_loaded() != libraries {
+            note_native();
+        }
         note_loaded(l, depth, results);
         meet(l, 1);
         note_changes(l, depth);
@@ -142,23 +147,37 @@ unsafe fn note_loaded(l: *mut lua_State, depth: c_int, results: c_int) {
         ffi::lua_replace(l, -3);
         ffi::lua_pop(l, 1);
         ffi::lua_rawset(l, -3);
-        warn_of_descriptors(l, top);
         ffi::lua_settop(l, top);
     }
 }
 
-/// With several interpreters in the process, what C code prints to descriptor 1 is nobody's.
-unsafe fn warn_of_descriptors(l: *mut lua_State, origin: c_int) {
-    static SAID: std::sync::Once = std::sync::Once::new();
-    // SAFETY: looked at only when it is a string.
-    let is_native = unsafe {
-        ffi::lua_type(l, origin) == ffi::LUA_TSTRING
-            && std::ffi::CStr::from_ptr(ffi::lua_tostring(l, origin)).to_bytes().ends_with(b".so")
-    };
-    if is_native {
-        context::with(|c| c.native.set(true));
+/// A C module has been loaded, by this interpreter or another one of the process.
+static NATIVE: AtomicBool = AtomicBool::new(false);
+
+/// Whether C modules have been loaded, which can change what only the system knows.
+pub(super) fn any_native() -> bool {
+    NATIVE.load(Relaxed)
+}
+
+/// How many shared libraries this process has loaded so far.
+fn libraries_loaded() -> u64 {
+    unsafe extern "C" fn count(info: *mut libc::dl_phdr_info, _: usize, result: *mut std::ffi::c_void) -> c_int {
+        // SAFETY: the C library gives a description, and what was given to it. The first one suffices.
+        unsafe { *result.cast::<u64>() = (*info).dlpi_adds };
+        1
     }
-    if is_native && context::with(|c| c.shared_process.get()) {
+    let mut adds = 0;
+    // SAFETY: the function gets a pointer to the number.
+    unsafe { libc::dl_iterate_phdr(Some(count), (&raw mut adds).cast()) };
+    adds
+}
+
+/// A module in C was loaded: it can change what only the system knows. With several interpreters in the process, what it
+/// prints to descriptor 1 is nobody's.
+fn note_native() {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    NATIVE.store(true, Relaxed);
+    if context::with(|c| c.shared_process.get()) {
         SAID.call_once(|| {
             tracing::warn!(
                 "a script loads a C module: with --threads, what such a module prints by itself does not reach the \

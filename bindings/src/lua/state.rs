@@ -16,6 +16,7 @@ use super::context;
 use super::functions;
 use super::isolation::{self, Baseline};
 use super::memory::Memory;
+use super::modules;
 use super::stdio::{self, Files, Handles};
 use super::timeout;
 
@@ -223,7 +224,7 @@ impl State {
         let l = self.l;
         let (finalizers, userdata) = context::with(|c| (c.traces.finalizers.take(), c.traces.userdata.take()));
         // C modules may have made userdata, of which some versions do not tell.
-        let userdata = userdata || (!ffi::ALLOCATIONS_HAVE_TYPES && context::with(|c| c.native.get()));
+        let userdata = userdata || (!ffi::ALLOCATIONS_HAVE_TYPES && modules::any_native());
         if !finalizers && !userdata {
             return;
         }
@@ -231,12 +232,12 @@ impl State {
         unsafe {
             // Finalizers may call functions of the script, so those go last.
             if finalizers {
-                ffi::gc(l, ffi::LUA_GCCOLLECT);
+                ffi::collect(l);
                 isolation::clear_global_values(l);
-                ffi::gc(l, ffi::LUA_GCCOLLECT);
+                ffi::collect(l);
             }
             self.restore();
-            ffi::gc(l, ffi::LUA_GCCOLLECT);
+            ffi::collect(l);
         }
         context::with(|c| c.traces.userdata.set(false));
     }

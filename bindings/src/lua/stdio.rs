@@ -213,7 +213,7 @@ unsafe fn open(
     if file.is_null() { Err(io::Error::last_os_error()) } else { Ok(file) }
 }
 
-/// Writes a line as `print` does: pieces with tabs between them, and everything before it flushed out.
+/// Writes a line as `print` does: pieces with tabs between them, and, since Lua 5.2, everything flushed out.
 ///
 /// # Safety
 /// `l` is a Lua state of this thread; its stack holds the arguments.
@@ -230,7 +230,7 @@ pub(super) unsafe fn print(l: *mut lua_State) {
                 put(c"\t".as_ptr(), 1);
             }
             // A line of one string need not go through the stream's buffer, when nothing waits there.
-            if count == 1 && __fpending(files.stdout) == 0 {
+            if count == 1 && ffi::PRINT_FLUSHES && __fpending(files.stdout) == 0 {
                 let text = std::slice::from_raw_parts(text.cast::<u8>(), len);
                 let sent = context::with(|c| c.write_stdout(text).and_then(|()| c.write_stdout(b"\n")));
                 after_write(&sent);
@@ -241,7 +241,9 @@ pub(super) unsafe fn print(l: *mut lua_State) {
             ffi::lua_pop(l, 1);
         }
         put(c"\n".as_ptr(), 1);
-        fflush_unlocked(files.stdout);
+        if ffi::PRINT_FLUSHES {
+            fflush_unlocked(files.stdout);
+        }
     }
 }
 

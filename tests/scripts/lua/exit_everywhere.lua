@@ -33,7 +33,12 @@ local ways = {
   load = function() pcall(load, function() os.exit(20) end) end,
   loop = function() while true do pcall(os.exit, 21) end end,
   iterator = function() for _ in function() os.exit(22) end do end end,
-  close = function() local c <close> = setmetatable({}, {__close = function() print("closed though not asked") end}); os.exit(23) end,
+  -- Before Lua 5.4, a text that cannot be loaded.
+  close = function()
+    local text = "local c <close> = setmetatable({}, {__close = function() print('closed though not asked') end}) os.exit(23)"
+    local f = (loadstring or load)(text)
+    if f then f() else os.exit(23) end
+  end,
   tostring = function() print(setmetatable({}, {__tostring = function() os.exit(24) end})) end,
 }
 ways[way]()

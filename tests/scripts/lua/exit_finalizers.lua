@@ -1,3 +1,4 @@
+-- only for: lua54
 -- query: normal
 -- query: exit
 -- query: close

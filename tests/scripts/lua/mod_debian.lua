@@ -1,0 +1,35 @@
+-- C modules of the system's packages, as far as they are built for this version of Lua.
+print("Content-Type: text/plain\n")
+local function try(name, use)
+  local found, module = pcall(require, name)
+  if found then
+    print(name, use(module))
+  else
+    print(name, "not for this version")
+  end
+end
+try("cjson", function(cjson) return cjson.encode({1, 2, "three"}) end)
+try("lfs", function(lfs) return lfs.attributes("mod_debian.lua", "mode") end)
+try("lpeg", function(lpeg) return lpeg.match(lpeg.C(lpeg.R("az") ^ 1) * -1, "word") end)
+try("zlib", function(zlib) return zlib.inflate()(zlib.deflate()(("text"):rep(100), "finish")) == ("text"):rep(100) end)
+try("lxp", function(lxp)
+  local names = {}
+  local parser = lxp.new({StartElement = function(_, name) names[#names + 1] = name end})
+  parser:parse("<a><b/></a>")
+  parser:parse()
+  parser:close()
+  return table.concat(names, " ")
+end)
+try("socket", function(socket)
+  local server = assert(socket.bind("127.0.0.1", 0))
+  local client = assert(socket.connect(server:getsockname()))
+  local peer = server:accept()
+  client:send("over a socket\n")
+  return (peer:receive())
+end)
+try("luasql.sqlite3", function(luasql)
+  local connection = luasql.sqlite3():connect(":memory:")
+  connection:execute("create table t (n)")
+  connection:execute("insert into t values (42)")
+  return connection:execute("select n from t"):fetch()
+end)
