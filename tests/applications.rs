@@ -233,7 +233,7 @@ fn orbit_wsapi_and_cgilua() {
     );
     file(
         "page.lua",
-        "cgilua.htmlheader() cgilua.put('The answer is ', 6 * 7, ', ', cgilua.QUERY.who or 'nobody', '.')",
+        "local cgilua = require 'cgilua' cgilua.htmlheader() cgilua.put('The answer is ', 6 * 7, ', ', cgilua.QUERY.who or 'nobody', '.')",
     );
     let address = directory.socket("s");
     let _runner = serve(&address, &["--root", &root, "--extensions", "lua,ws"]);

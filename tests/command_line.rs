@@ -1,13 +1,12 @@
-//! The command line of `lua`: each line is given to the real `lua` and to `fcgi-lua`, which must do the same.
+//! The command line of `lua`: each line is given to the real `lua` and to `fcgi-lua`, which must do the same. Each
+//! version takes the options of 5.4, so only this one is compared.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::Directory;
-#[cfg(any(feature = "lua54", feature = "lua55"))]
-use crate::support::{FCGI_LUA, LUA};
+use crate::support::{Directory, FCGI_LUA, LUA};
 
 /// Everything that a program says, and its exit status. Its name, addresses and its version's last digit are made equal.
 fn says(program: &str, directory: &Path, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> String {
@@ -33,8 +32,6 @@ fn says(program: &str, directory: &Path, arguments: &[&str], environment: &[(&st
     format!("{}\n--- status {:?}", text.join(" "), output.status.code())
 }
 
-// The options of Lua 5.4 are taken with every version.
-#[cfg(any(feature = "lua54", feature = "lua55"))]
 #[test]
 fn as_the_real_one() {
     let directory = Directory::new();
@@ -136,23 +133,4 @@ fn as_the_real_one() {
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
-}
-
-#[test]
-fn options_of_the_interpreter_work_for_requests() {
-    use crate::support::client::call;
-    let directory = Directory::new();
-    directory.file("helper.lua", "return {text = 'from the helper'}");
-    let script = directory
-        .file("app.lua", "print('Content-Type: text/plain\\n') print(helper.text, x) if warn then warn('seen') end");
-    let address = directory.socket("s");
-    let warns = crate::support::lua_is_at_least(4);
-    let options = ["-lhelper", "-e", "x = 42 helper = helper or require 'helper'", "-W", script.to_str().unwrap()];
-    let options: Vec<&str> = options.into_iter().filter(|o| warns || *o != "-W").collect();
-    let _runner = crate::support::serve(&address, &options);
-    for _ in 0..3 {
-        let reply = call(&address, &[], b"");
-        assert_eq!(reply.text(), "Content-Type: text/plain\n\nfrom the helper\t42\n");
-        assert_eq!(reply.errors(), if warns { "Lua warning: seen\n" } else { "" });
-    }
 }

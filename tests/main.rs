@@ -23,6 +23,7 @@ mod accept;
 mod applications;
 mod changes;
 mod command;
+#[cfg(feature = "lua54")]
 mod command_line;
 mod constrained;
 mod examples;

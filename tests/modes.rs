@@ -9,7 +9,7 @@ use std::time::Duration;
 #[cfg(not(feature = "luajit"))]
 use crate::support::LUA;
 use crate::support::client::{call, connect};
-use crate::support::{Directory, FCGI_LUA, Running, serve};
+use crate::support::{Directory, FCGI_LUA, Running, lua_is_at_least, serve};
 
 const PAPER: &str = r#"
 count = (count or 0) + 1
@@ -190,5 +190,23 @@ fn help_and_version() {
         let output = Command::new(FCGI_LUA).arg(option).output().unwrap();
         assert!(output.status.success());
         assert!(String::from_utf8_lossy(&output.stdout).contains(says), "{option}");
+    }
+}
+
+#[test]
+fn options_of_the_interpreter_work_for_requests() {
+    let directory = Directory::new();
+    directory.file("helper.lua", "return {text = 'from the helper'}");
+    let script = directory
+        .file("app.lua", "print('Content-Type: text/plain\\n') print(helper.text, x) if warn then warn('seen') end");
+    let address = directory.socket("s");
+    let warns = lua_is_at_least(4);
+    let options = ["-lhelper", "-e", "x = 42 helper = helper or require 'helper'", "-W", script.to_str().unwrap()];
+    let options: Vec<&str> = options.into_iter().filter(|o| warns || *o != "-W").collect();
+    let _runner = serve(&address, &options);
+    for _ in 0..3 {
+        let reply = call(&address, &[], b"");
+        assert_eq!(reply.text(), "Content-Type: text/plain\n\nfrom the helper\t42\n");
+        assert_eq!(reply.errors(), if warns { "Lua warning: seen\n" } else { "" });
     }
 }

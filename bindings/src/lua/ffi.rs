@@ -332,7 +332,7 @@ pub(super) unsafe fn luaL_fileresult(l: *mut lua_State, succeeded: c_int, name: 
         } else {
             lua_pushfstring(l, c"%s: %s".as_ptr(), name, text);
         }
-        lua_pushinteger(l, number as lua_Integer);
+        lua_pushnumber(l, f64::from(number));
         3
     }
 }
