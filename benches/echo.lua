@@ -1,0 +1,1 @@
+io.write("Content-Type: application/octet-stream\n\n", io.read("*a"))
