@@ -279,3 +279,40 @@ fn an_address_in_use_is_one_clear_line() {
     assert_eq!((output.status.code(), text.lines().count()), (Some(2), 1), "{text}");
     assert!(text.contains("in use by a running server"), "{text}");
 }
+
+/// The front stops first: whoever got in gets an answer, and nobody is told that the server behind it has gone.
+#[test]
+fn on_term_the_front_stops_before_the_server() {
+    for workers in [&[][..], &["--workers", "2"]] {
+        let directory = Directory::new();
+        let script = directory.file(
+            "slow.lua",
+            "io.open('begun', 'a'):close() repeat local go = io.open('go') until go print('A: 1\\n') print('done')",
+        );
+        let script = script.display().to_string();
+        let mut front = Front::start(&[workers, &[script.as_str()]].concat());
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| front.ask("GET / HTTP/1.1", b""));
+            let end = Instant::now() + Duration::from_secs(30);
+            while !directory.path().join("begun").exists() {
+                assert!(Instant::now() < end, "the request does not begin");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            front.running.signal("TERM");
+            // From some moment on nobody gets in; until then nobody is refused with an answer.
+            let end = Instant::now() + Duration::from_secs(30);
+            while let Ok(mut socket) = TcpStream::connect(("127.0.0.1", front.port)) {
+                assert!(Instant::now() < end, "the front still accepts");
+                socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+                let _ = socket.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+                let mut said = [0; 12];
+                let count = socket.read(&mut said).unwrap_or(0);
+                assert_eq!(String::from_utf8_lossy(&said[..count]), "", "an answer while it stops");
+            }
+            directory.file("go", "");
+            let answer = slow.join().unwrap();
+            assert_eq!((answer.status, answer.text()), (200, "done\n".to_owned()));
+        });
+        assert_eq!(front.running.wait(Duration::from_secs(30)).0, Some(0));
+    }
+}
