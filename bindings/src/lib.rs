@@ -6,7 +6,9 @@
 //! | file | duty |
 //! | --- | --- |
 //! | `mod` | what an unmodified script can rely on |
-//! | `engine` | start the interpreter once; run a script for a request |
+//! | `engine` | run a script, or its application, for a request |
+//! | `state` | one interpreter with what serving needs: streams, limits, how it was at first |
+//! | `application` | scripts that give something to be called for each request |
 //! | `context` | what the interpreter's functions reach of the request that runs |
 //! | `stdio` | the standard streams of the request |
 //! | `devices` | the standard streams under their names as files |
@@ -18,6 +20,8 @@
 //! | `isolation` | put back what a script changed |
 //! | `pristine` | whether there is anything to put back |
 //! | `modules` | what stays loaded, and what that means for the next request |
+//! | `memory`, `timeout` | what one request may take |
+//! | `ffi` | the interpreter's C interface, and what its versions do differently |
 //! | `command_line`, `repl` | the interpreter's own options, its prompt |
 //! | `interrupts` | SIGINT on a terminal |
 //! | `plain` | the interpreter as it is without requests: on a terminal, under CGI |

@@ -1,4 +1,4 @@
-//! Lua 5.4: ordinary scripts, run for one request after the other in one Lua state.
+//! Lua: ordinary scripts, run for one request after the other in one Lua state.
 //!
 //! # What a script can rely on
 //!
