@@ -96,6 +96,7 @@ impl Builder {
             allowed: self.allowed,
             drain_on: Mutex::new(self.drain_on),
             events: Mutex::default(),
+            eager: Mutex::new(None),
             resting: AtomicBool::new(false),
             last_tick: AtomicU32::new(0),
             start: Instant::now(),
@@ -112,11 +113,24 @@ pub struct Server {
     drain_on: Mutex<Option<OwnedFd>>,
     /// Events that came in one batch and have not been handled.
     events: Mutex<VecDeque<Token>>,
+    /// The listener to be asked again before the next wait.
+    eager: Mutex<Option<Eager>>,
     /// No connections are accepted for the moment: descriptors are short.
     resting: AtomicBool,
     last_tick: AtomicU32,
     start: Instant,
 }
+
+/// A listener that has just had a connection.
+#[derive(Debug)]
+struct Eager {
+    listener: u32,
+    /// How often it is asked again.
+    left: u8,
+}
+
+/// How often a listener is asked before everything else is looked at again.
+const EAGERNESS: u8 = 8;
 
 impl Server {
     /// Begins to describe a server.
@@ -204,9 +218,17 @@ impl Server {
         if let Some(token) = batched() {
             return Ok(Some(token));
         }
+        // Where a connection came, another one often waits: asking costs less than waiting for the word of it.
+        if let Some(eager) = self.eager.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+            && eager.left > 0
+        {
+            eager.left -= 1;
+            return Ok(Some(Token::Listener(eager.listener)));
+        }
         let timeout = (self.hub.connection_count() > 0 || self.resting.load(SeqCst)).then_some(TICK);
         let mut tokens = Vec::with_capacity(64);
         self.hub.wait(&mut tokens, timeout)?;
+        self.be_eager(tokens.last().copied());
         let mut tokens = tokens.into_iter();
         let first = tokens.next();
         if tokens.len() > 0 {
@@ -217,6 +239,18 @@ impl Server {
             self.tick();
         }
         Ok(first)
+    }
+
+    /// Looks at a listener again before it waits, if its word came last, and a few times only: others wait as well. With
+    /// several threads, another one may wait for that listener.
+    fn be_eager(&self, last: Option<Token>) {
+        let eager = match last {
+            Some(Token::Listener(listener)) if self.hub.config.threads == 1 => {
+                Some(Eager { listener, left: EAGERNESS })
+            }
+            _ => None,
+        };
+        *self.eager.lock().unwrap_or_else(PoisonError::into_inner) = eager;
     }
 
     fn handle(&self, token: Token) {
@@ -253,8 +287,9 @@ impl Server {
                 drop(listeners);
                 Connection::open(&self.hub, socket, tcp);
             }
-            Ok(None) => {}
+            Ok(None) => self.be_eager(None),
             Err(e) => {
+                self.be_eager(None);
                 tracing::error!("cannot accept connections for now: {e}");
                 self.rest(&listeners);
             }
