@@ -157,7 +157,8 @@ pub(super) unsafe fn call(l: *mut lua_State, arguments: c_int, results: c_int) -
     }
 }
 
-#[cfg(test)]
+// Older versions lack some of these.
+#[cfg(all(test, any(feature = "lua54", feature = "lua55")))]
 mod tests {
     use super::*;
 
