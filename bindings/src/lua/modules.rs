@@ -26,6 +26,10 @@ pub(super) unsafe extern "C-unwind" fn require(l: *mut lua_State) -> c_int {
         let name = ffi::luaL_checklstring(l, 1, &raw mut len);
         let name = std::slice::from_raw_parts(name.cast::<u8>(), len);
         ffi::luaL_checkstack(l, 20, ptr::null());
+        if cfg!(feature = "luajit") && name == b"ffi" {
+            // Nobody tells which of its objects have finalizers.
+            context::with(|c| c.traces.finalizers.set(true));
+        }
         let parent = context::with(|c| c.loading.get());
         if parent > 0 {
             note_nested(l, parent);
