@@ -1,16 +1,12 @@
 //! The HTTP front of a runner: it hands requests to the runner's own FastCGI server, through a socket of its own.
 
 use std::net::{TcpListener, ToSocketAddrs};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use fcgi_core::http::{Config, Front, Site};
 use fcgi_core::{Address, Listener};
-use rustix::event::{PollFd, PollFlags, poll};
 
 /// A front, and the directory of the socket that only this user can reach.
 pub(crate) struct RunnerFront {
@@ -40,46 +36,11 @@ impl RunnerFront {
         Ok((Self { front, directory }, inner))
     }
 
-    /// Stops the front when `stop` becomes readable, and the server behind it afterwards: then nobody asks it any more.
-    /// `stop` is exchanged for what tells the server.
-    ///
-    /// # Errors
-    /// When the system has no thread or descriptors for it.
-    pub(crate) fn stop_on(self, stop: &mut OwnedFd) -> std::io::Result<Stopping> {
-        let (server, told) = UnixStream::pair()?;
-        let signals = std::mem::replace(stop, server.into());
-        let front = Arc::new(Mutex::new(Some(self.front)));
-        let stopped = front.clone();
-        std::thread::Builder::new().name("front's end".to_owned()).spawn(move || {
-            let mut fds = [PollFd::new(&signals, PollFlags::IN)];
-            while poll(&mut fds, None).is_err() {}
-            take_and_stop(&stopped);
-            // Closing the other end is readable, too.
-            drop(told);
-        })?;
-        Ok(Stopping { front, directory: self.directory })
-    }
-}
-
-/// A front that stops when a signal comes.
-pub(crate) struct Stopping {
-    front: Arc<Mutex<Option<Front>>>,
-    directory: PathBuf,
-}
-
-impl Stopping {
-    /// The server has ended: stops the front unless that was done, and cleans up.
-    pub(crate) fn end(self) {
-        take_and_stop(&self.front);
+    /// Waits until clients have read their answers, and cleans up.
+    pub(crate) fn stop(self) {
+        self.front.stop();
         // The socket went with its listener.
         let _ = std::fs::remove_dir(&self.directory);
-    }
-}
-
-/// Waits until clients have read their answers.
-fn take_and_stop(front: &Mutex<Option<Front>>) {
-    if let Some(front) = front.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        front.stop();
     }
 }
 

@@ -1,7 +1,6 @@
 //! One function for each mode.
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +34,7 @@ pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow:
         Mode::Worker(listeners) => {
             // A worker without its parent would hold the sockets for ever.
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
-            serve_here(&order, listeners, stop_signals()?).map(|()| 0)
+            serve_here(&order, listeners).map(|()| 0)
         }
         Mode::Cgi => {
             if order.line.script.is_none() && order.line.own.is_empty() {
@@ -107,21 +106,14 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>) -> anyhow::Result<()> 
         listeners.push(listener);
         front = Some(started);
     }
-    let mut stop = stop_signals()?;
-    let front = front.map(|front| front.stop_on(&mut stop)).transpose().context("cannot start a thread")?;
     let result = match options.workers {
-        Some(count) => workers::supervise(listeners, count, Duration::from_secs(options.shutdown_timeout), &stop),
-        None => serve_here(order, listeners, stop),
+        Some(count) => workers::supervise(listeners, count, Duration::from_secs(options.shutdown_timeout)),
+        None => serve_here(order, listeners),
     };
     if let Some(front) = front {
-        front.end();
+        front.stop();
     }
     result
-}
-
-/// What becomes readable when a signal says to stop.
-fn stop_signals() -> anyhow::Result<OwnedFd> {
-    signals::catch().context("cannot catch signals")
 }
 
 /// What the front's URLs name: the one script, or those below the root (without one: below the current directory).
@@ -136,12 +128,15 @@ fn site(scripts: Scripts) -> anyhow::Result<Site> {
 }
 
 /// Serves in this process, with one interpreter for each thread.
-fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd) -> anyhow::Result<()> {
+fn serve_here(order: &Order<'_>, listeners: Vec<Listener>) -> anyhow::Result<()> {
     let Order { language, options, .. } = order;
     let scripts = scripts(order)?;
     let watchdog = options.request_timeout.map(Watchdog::start).transpose().context("cannot start a thread")?;
     let setup = Setup { watchdog, ..setup(order) };
-    let mut builder = Server::builder().allow(options.allow_list()?).config(options.server_config()).drain_on(stop);
+    let mut builder = Server::builder()
+        .allow(options.allow_list()?)
+        .config(options.server_config())
+        .drain_on(signals::catch().context("cannot catch signals")?);
     for listener in listeners {
         builder = builder.listener(listener);
     }

@@ -4,13 +4,13 @@
 //! A worker is this same program, started with the same command line and the listening sockets.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use fcgi_core::{Listener, inherit};
+use fcgi_core::{Listener, inherit, signals};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::SIGCHLD;
@@ -29,16 +29,12 @@ struct Worker {
     pause: Duration,
 }
 
-/// Runs `count` workers on the listeners until `stop` becomes readable; then waits for them, `patience` at most.
+/// Runs `count` workers on the listeners until a signal says to stop; then waits for them, `patience` at most.
 ///
 /// # Errors
 /// When the first workers cannot be started.
-pub(crate) fn supervise(
-    listeners: Vec<Listener>,
-    count: u16,
-    patience: Duration,
-    stop: &OwnedFd,
-) -> anyhow::Result<()> {
+pub(crate) fn supervise(listeners: Vec<Listener>, count: u16, patience: Duration) -> anyhow::Result<()> {
+    let stop = signals::catch()?;
     let (child_died, told) = UnixStream::pair()?;
     child_died.set_nonblocking(true)?;
     signal_hook::low_level::pipe::register(SIGCHLD, told)?;
