@@ -279,3 +279,81 @@ fn an_address_in_use_is_one_clear_line() {
     assert_eq!((output.status.code(), text.lines().count()), (Some(2), 1), "{text}");
     assert!(text.contains("in use by a running server"), "{text}");
 }
+
+/// Says that it has begun, by a file, and works on until another file is there.
+const SLOW: &str = "io.open('begun', 'w'):close()
+repeat os.execute('sleep 0.02') local f = io.open('go') until f
+print('Content-Type: text/plain\\n') print('done')";
+
+/// The processes that a process has started.
+fn children(pid: u32) -> Vec<String> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    list.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn stopping_refuses_nothing_that_has_come() {
+    for workers in [&[][..], &["--workers", "2"]] {
+        let directory = Directory::new();
+        let script = directory.file("slow.lua", SLOW).display().to_string();
+        let mut front = Front::start(&[workers, &[&script]].concat());
+        let ask = |request: &str| {
+            let mut socket = front.connect();
+            write!(socket, "{request}\r\nHost: x\r\nConnection: close\r\n").unwrap();
+            socket
+        };
+        // One runs, others wait for an interpreter; of one the head is not yet complete, of one nothing has come.
+        let mut asked: Vec<TcpStream> = (0..4).map(|_| ask("GET / HTTP/1.1")).collect();
+        for socket in &mut asked {
+            socket.write_all(b"\r\n").unwrap();
+        }
+        asked.push(ask("GET /half HTTP/1.1"));
+        let mut silent = front.connect();
+        let end = Instant::now() + Duration::from_secs(30);
+        while !directory.path().join("begun").exists() {
+            assert!(Instant::now() < end, "no request is worked on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // As Ctrl-C on a terminal and systemd do it: to all processes at once.
+        for worker in if workers.is_empty() { Vec::new() } else { children(front.running.0.id()) } {
+            assert!(Command::new("kill").args(["-s", "TERM", &worker]).status().unwrap().success());
+        }
+        front.running.signal("TERM");
+        asked.last_mut().unwrap().write_all(b"\r\n").unwrap();
+        while TcpStream::connect(("127.0.0.1", front.port)).is_ok() {
+            assert!(Instant::now() < end, "the front takes new connections");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(silent.read(&mut [0]).unwrap(), 0, "a connection without a request does not delay the end");
+        assert!(front.running.0.try_wait().unwrap().is_none(), "requests are running");
+        directory.file("go", "");
+        for mut socket in asked {
+            let mut bytes = Vec::new();
+            socket.read_to_end(&mut bytes).unwrap();
+            let answer = read_answer(bytes);
+            assert_eq!((answer.status, &*answer.text()), (200, "done\n"), "{workers:?}");
+        }
+        let (status, log) = front.running.wait(Duration::from_secs(20));
+        assert_eq!(status, Some(0), "{log}");
+        assert!(!log.contains("\" 503 ") && !log.contains("started again"), "{log}");
+    }
+}
+
+#[test]
+fn stopping_waits_for_requests_only_so_long() {
+    let directory = Directory::new();
+    let script = directory.file("slow.lua", SLOW).display().to_string();
+    let mut front = Front::start(&["--workers", "1", "--shutdown-timeout", "1", &script]);
+    let mut socket = front.connect();
+    socket.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let end = Instant::now() + Duration::from_secs(30);
+    while !directory.path().join("begun").exists() {
+        assert!(Instant::now() < end, "no request is worked on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let start = Instant::now();
+    front.running.signal("INT");
+    let (status, log) = front.running.wait(Duration::from_secs(20));
+    assert_eq!(status, Some(0), "{log}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}

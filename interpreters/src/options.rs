@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use fcgi_core::http::Timeouts;
 use fcgi_core::protocol::Limits;
 use fcgi_core::{Address, AllowList, ServerConfig};
 
@@ -126,6 +127,11 @@ impl Options {
             write_timeout: seconds(self.write_timeout),
             keepalive_timeout: seconds(self.keepalive_timeout),
         }
+    }
+
+    /// Timeouts of the HTTP front.
+    pub(crate) fn front_timeouts(&self) -> Timeouts {
+        Timeouts { stop: Duration::from_secs(self.shutdown_timeout), ..Timeouts::default() }
     }
 
     /// The peers of `--allow` and `FCGI_WEB_SERVER_ADDRS`.

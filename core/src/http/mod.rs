@@ -18,8 +18,11 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,7 +33,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use access::{Access, Logged};
@@ -41,6 +44,11 @@ use crate::protocol::Params;
 
 /// Local redirects that one request may cause: a script that redirects to itself would never end.
 const REDIRECTS: usize = 10;
+/// How long a stopping front waits for the first request of a connection: one may be on its way, and browsers open
+/// connections that they never use.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// Connections that have come and not been accepted when the front stops; further ones are refused.
+const BACKLOG: usize = 1024;
 
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -112,15 +120,46 @@ impl Front {
     /// # Errors
     /// As for [`start`](Self::start).
     pub fn start_with(listener: std::net::TcpListener, config: Config, timeouts: Timeouts) -> io::Result<Self> {
+        Self::launch(listener, config, timeouts, None, None)
+    }
+
+    /// Starts as [`start_with`](Self::start_with) does, ahead of a server that is to stop after the front: the front
+    /// stops when `stop_on`, a stream socket, becomes readable (see [`signals::catch`](crate::signals::catch)), and when it has, the
+    /// descriptor that is returned becomes readable. As the server's
+    /// [`Builder::drain_on`](crate::server::Builder::drain_on) it lets no request of the front meet a stopping server.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_ahead(
+        listener: std::net::TcpListener,
+        config: Config,
+        timeouts: Timeouts,
+        stop_on: OwnedFd,
+    ) -> io::Result<(Self, OwnedFd)> {
+        let (has_stopped, told) = StdUnixStream::pair()?;
+        let front = Self::launch(listener, config, timeouts, Some(stop_on), Some(told))?;
+        Ok((front, has_stopped.into()))
+    }
+
+    fn launch(
+        listener: std::net::TcpListener,
+        config: Config,
+        timeouts: Timeouts,
+        stop_on: Option<OwnedFd>,
+        told: Option<StdUnixStream>,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
         let shared = Arc::new(Shared { config, timeouts, address });
         let thread = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
-            if let Err(e) = runtime.block_on(serve(listener, shared, stopped)) {
+            if let Err(e) = runtime.block_on(serve(listener, shared, stopped, stop_on)) {
                 tracing::error!("the HTTP front has stopped: {e}");
             }
+            // With what is left of its requests, which the scripts learn before their server stops.
+            drop(runtime);
+            drop(told);
         })?;
         Ok(Self { thread: Some(thread), stop, address })
     }
@@ -150,14 +189,18 @@ async fn serve(
     listener: std::net::TcpListener,
     shared: Arc<Shared>,
     mut stopped: watch::Receiver<bool>,
+    stop_on: Option<OwnedFd>,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    let stop_on = stop_on.map(watched).transpose()?;
+    // Dropped to tell the connections.
+    let (leave, leaving) = watch::channel(());
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
-                    connections.spawn(serve_connection(socket, peer, shared.clone(), stopped.clone()));
+                    connections.spawn(serve_connection(socket, peer, shared.clone(), leaving.clone()));
                 }
                 Err(e) => {
                     // Out of descriptors, most likely: trying again at once would only burn the processor.
@@ -167,24 +210,44 @@ async fn serve(
             },
             Some(_) = connections.join_next() => {}
             _ = stopped.changed() => break,
+            () = readable(stop_on.as_ref()) => break,
         }
     }
+    // Who has been connected by the system may have sent a request; closing would reset it.
+    let listener = listener.into_std()?;
+    for (socket, peer) in std::iter::from_fn(|| listener.accept().ok()).take(BACKLOG) {
+        socket.set_nonblocking(true)?;
+        connections.spawn(serve_connection(TcpStream::from_std(socket)?, peer, shared.clone(), leaving.clone()));
+    }
     drop(listener);
+    drop(leave);
     let _ =
         tokio::time::timeout(shared.timeouts.stop, async { while connections.join_next().await.is_some() {} }).await;
     Ok(())
 }
 
-async fn serve_connection(
-    socket: TcpStream,
-    peer: SocketAddr,
-    shared: Arc<Shared>,
-    mut stopped: watch::Receiver<bool>,
-) {
+/// A socket is what the event loop can watch safely; it is never read.
+fn watched(fd: OwnedFd) -> io::Result<UnixStream> {
+    let socket = StdUnixStream::from(fd);
+    socket.set_nonblocking(true)?;
+    UnixStream::from_std(socket)
+}
+
+async fn readable(socket: Option<&UnixStream>) {
+    match socket {
+        Some(socket) => drop(socket.readable().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn serve_connection(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, mut leaving: watch::Receiver<()>) {
     let _ = socket.set_nodelay(true);
     let local = socket.local_addr().unwrap_or(shared.address);
     let head_timeout = shared.timeouts.head;
+    let begun = Arc::new(AtomicBool::new(false));
+    let has_begun = begun.clone();
     let service = service_fn(move |request| {
+        has_begun.store(true, Relaxed);
         let shared = shared.clone();
         async move { Ok::<_, Infallible>(respond(request, peer, local, &shared).await) }
     });
@@ -197,9 +260,15 @@ async fn serve_connection(
     tokio::select! {
         // A client that breaks off is its own business.
         _ = connection.as_mut() => return,
-        _ = stopped.changed() => {}
+        _ = leaving.changed() => {}
     }
     connection.as_mut().graceful_shutdown();
+    if !begun.load(Relaxed) {
+        let finished = tokio::time::timeout(FIRST_REQUEST, connection.as_mut()).await.is_ok();
+        if finished || !begun.load(Relaxed) {
+            return;
+        }
+    }
     let _ = connection.await;
 }
 
