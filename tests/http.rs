@@ -110,6 +110,7 @@ elseif path == "/big" then
   io.write("Content-Type: application/octet-stream\n\n")
   local block = string.rep("0123456789abcdef", 4096)
   for i = 1, 1600 do io.write(block) end
+elseif path == "/slow" then os.execute("sleep 2") print("Content-Type: text/plain\n")
 elseif path == "/length" then io.write("Content-Type: text/plain\nContent-Length: 5\n\n12345")
 elseif path == "/none" then print("Status: 204 No Content\n")
 elseif path == "/missing" then print("Status: 404 Not Here\nContent-Type: text/plain\n\nnot here")
@@ -356,4 +357,43 @@ fn stopping_waits_for_requests_only_so_long() {
     let (status, log) = front.running.wait(Duration::from_secs(20));
     assert_eq!(status, Some(0), "{log}");
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn clients_and_scripts_that_are_late() {
+    let directory = Directory::new();
+    let timeouts = ["--read-timeout", "1", "--write-timeout", "1", "--answer-timeout", "1"];
+    let front = Front::start(&[&timeouts[..], &["--workers", "2", &app(&directory)]].concat());
+    let ended = |mut socket: TcpStream| {
+        let start = Instant::now();
+        let mut bytes = Vec::new();
+        let _ = socket.read_to_end(&mut bytes);
+        (String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().to_owned(), start.elapsed())
+    };
+    let send = |bytes: &[u8]| {
+        let mut socket = front.connect();
+        socket.write_all(bytes).unwrap();
+        socket
+    };
+    for (what, request, answer) in [
+        ("nothing", &b""[..], ""),
+        ("half a head", b"GET /length HTTP/1.1\r\nHost", ""),
+        ("no second request", b"GET /length HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK"),
+        (
+            "half a body",
+            b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe",
+            "HTTP/1.1 408 Request Timeout",
+        ),
+        ("a slow script", b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 504 Gateway Timeout"),
+    ] {
+        let (line, time) = ended(send(request));
+        assert_eq!(line, answer, "{what}");
+        assert!(time < Duration::from_secs(10), "{what}: {time:?}");
+    }
+    // The answer waits in the socket's buffers until somebody reads it, which nobody does.
+    let unread = send(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
+    std::thread::sleep(Duration::from_secs(3));
+    let log = front.stop();
+    assert!(log.contains("an answer was not read in time"), "{log}");
+    drop(unread);
 }

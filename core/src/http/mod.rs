@@ -12,6 +12,7 @@ mod access;
 mod backend;
 mod files;
 mod head;
+mod timed;
 mod variables;
 
 use std::convert::Infallible;
@@ -39,6 +40,7 @@ use tokio::sync::watch;
 use access::{Access, Logged};
 use backend::{Answer, BackendError};
 use head::Head;
+use timed::Timed;
 
 use crate::protocol::Params;
 
@@ -80,21 +82,32 @@ pub enum Site {
     },
 }
 
-/// How long the front waits.
+/// How long the front waits; `None` is without end.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// For a client's request head, and for its next request: 30 seconds by default.
-    pub head: Duration,
+    /// For a client's request head, and on a kept connection for the next one: 30 seconds by default.
+    pub head: Option<Duration>,
+    /// For the rest of a request's body, counted anew with each part that comes; then the client is answered with status
+    /// 408. 60 seconds by default.
+    pub body: Option<Duration>,
+    /// For a client to read its answer, counted anew with each part that it takes: 60 seconds by default.
+    pub write: Option<Duration>,
     /// For an application that neither reads the request nor begins to answer; then the client is answered with status
     /// 504. By default without end: the application's own server knows better what takes long.
     pub answer: Option<Duration>,
-    /// For clients that still read their answers when the front stops: 10 seconds by default.
+    /// For requests that are in progress when the front stops: 10 seconds by default.
     pub stop: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { head: Duration::from_secs(30), answer: None, stop: Duration::from_secs(10) }
+        Self {
+            head: Some(Duration::from_secs(30)),
+            body: Some(Duration::from_secs(60)),
+            write: Some(Duration::from_secs(60)),
+            answer: None,
+            stop: Duration::from_secs(10),
+        }
     }
 }
 
@@ -243,7 +256,7 @@ async fn readable(socket: Option<&UnixStream>) {
 async fn serve_connection(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, mut leaving: watch::Receiver<()>) {
     let _ = socket.set_nodelay(true);
     let local = socket.local_addr().unwrap_or(shared.address);
-    let head_timeout = shared.timeouts.head;
+    let Timeouts { head, write, .. } = shared.timeouts;
     let begun = Arc::new(AtomicBool::new(false));
     let has_begun = begun.clone();
     let service = service_fn(move |request| {
@@ -253,9 +266,9 @@ async fn serve_connection(socket: TcpStream, peer: SocketAddr, shared: Arc<Share
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
+        .header_read_timeout(head)
         .half_close(false)
-        .serve_connection(TokioIo::new(socket), service);
+        .serve_connection(TokioIo::new(Timed::new(socket, write)), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         // A client that breaks off is its own business.
@@ -322,7 +335,7 @@ async fn run(
 }
 
 async fn ask(shared: &Shared, params: &Params, body: Option<Incoming>) -> Result<(Head, Answer), BackendError> {
-    let mut answer = Answer::ask(&shared.config.backend, params, body).await?;
+    let mut answer = Answer::ask(&shared.config.backend, params, body, shared.timeouts.body).await?;
     let head = answer.head(shared.timeouts.answer).await?;
     Ok((head, answer))
 }
