@@ -146,13 +146,16 @@ fn start(passed: &Passed) -> io::Result<Child> {
 /// Waits for a death or the time, or until it is to stop: gives whether it is.
 fn wait(stop: BorrowedFd<'_>, child_died: BorrowedFd<'_>, until: Option<Instant>) -> io::Result<bool> {
     debug_assert_ne!(stop.as_raw_fd(), child_died.as_raw_fd());
-    let timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
-    let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
     let mut fds = [PollFd::new(&stop, PollFlags::IN), PollFd::new(&child_died, PollFlags::IN)];
-    match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) => Ok(!fds[0].revents().is_empty()),
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(e) => Err(e.into()),
+    loop {
+        let timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => return Ok(!fds[0].revents().is_empty()),
+            // By a signal that wrote to one of them. To go on would be to restart workers that the same signal ended.
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
     }
 }
 
