@@ -366,6 +366,13 @@ fn stopping_finishes_what_runs() {
     assert_eq!(read_answer(bytes).text(), "slow\n");
     let _ = idle.read_to_end(&mut Vec::new());
     assert!(std::net::TcpStream::connect(("127.0.0.1", pair.port())).is_err());
+    // What goes on behind an answer runs to its end.
+    let mut pair = Pair::start(Site::Script("/srv/app.x".into()), None);
+    assert_eq!(pair.ask("HEAD /after HTTP/1.1", b"").status, "200 OK");
+    assert_eq!(pair.app.running(), 1);
+    pair.stop_front();
+    pair.app.wait_until_idle();
+    assert_eq!(pair.app.written(), 1);
     // What does not end is given up.
     let mut pair = Pair::start_with(
         Site::Script("/srv/app.x".into()),

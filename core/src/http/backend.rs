@@ -15,6 +15,7 @@ use hyper::header::CONTENT_LENGTH;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::head::{BadHead, Head};
@@ -185,9 +186,10 @@ impl Answer {
     }
 
     /// Reads the rest in the background and throws it away. A script may have work to do after it has answered, but one
-    /// that never ends must not run for nobody.
-    pub(super) fn discard(mut self) {
+    /// that never ends must not run for nobody. `unfinished` is held so long.
+    pub(super) fn discard(mut self, unfinished: mpsc::Sender<()>) {
         tokio::spawn(tokio::time::timeout(DISCARD_TIME, async move {
+            let _unfinished = unfinished;
             let mut left = DISCARD_BYTES;
             while let Some(Ok(frame)) = self.frame().await {
                 left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));

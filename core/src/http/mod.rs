@@ -35,7 +35,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use access::{Access, Logged};
 use backend::{Answer, BackendError};
@@ -165,9 +165,10 @@ impl Front {
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
-        let shared = Arc::new(Shared { config, timeouts, address });
+        let (unfinished, all_finished) = mpsc::channel(1);
+        let shared = Arc::new(Shared { config, timeouts, address, unfinished });
         let thread = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
-            if let Err(e) = runtime.block_on(serve(listener, shared, stopped, stop_on)) {
+            if let Err(e) = runtime.block_on(serve(listener, shared, stopped, stop_on, all_finished)) {
                 tracing::error!("the HTTP front has stopped: {e}");
             }
             // With what is left of its requests, which the scripts learn before their server stops.
@@ -196,6 +197,8 @@ struct Shared {
     config: Config,
     timeouts: Timeouts,
     address: SocketAddr,
+    /// Held by what goes on behind an answer that has been sent.
+    unfinished: mpsc::Sender<()>,
 }
 
 async fn serve(
@@ -203,6 +206,7 @@ async fn serve(
     shared: Arc<Shared>,
     mut stopped: watch::Receiver<bool>,
     stop_on: Option<OwnedFd>,
+    mut all_finished: mpsc::Receiver<()>,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let stop_on = stop_on.map(watched).transpose()?;
@@ -234,8 +238,14 @@ async fn serve(
     }
     drop(listener);
     drop(leave);
-    let _ =
-        tokio::time::timeout(shared.timeouts.stop, async { while connections.join_next().await.is_some() {} }).await;
+    let patience = shared.timeouts.stop;
+    drop(shared);
+    let rest = async {
+        while connections.join_next().await.is_some() {}
+        // Ends when nobody holds the other side any more.
+        all_finished.recv().await;
+    };
+    let _ = tokio::time::timeout(patience, rest).await;
     Ok(())
 }
 
@@ -321,9 +331,9 @@ async fn run(
             failed(&e);
             e.status()
         })?;
-        let Some(location) = head.local_redirect.take() else { return Ok(finish(&parts.method, head, answer)) };
+        let Some(location) = head.local_redirect.take() else { return Ok(finish(&parts.method, head, answer, shared)) };
         // The server answers as if the client had asked for the other URL (RFC 3875, section 6.2.2).
-        answer.discard();
+        answer.discard(shared.unfinished.clone());
         uri = hyper::Uri::try_from(location).map_err(|e| {
             failed(&format_args!("a redirect to what is no URL: {e}"));
             StatusCode::BAD_GATEWAY
@@ -341,12 +351,12 @@ async fn ask(shared: &Shared, params: &Params, body: Option<Incoming>) -> Result
 }
 
 /// Makes an HTTP response of a CGI response.
-fn finish(method: &Method, head: Head, answer: Answer) -> Response<Body> {
+fn finish(method: &Method, head: Head, answer: Answer, shared: &Shared) -> Response<Body> {
     let bodiless =
         *method == Method::HEAD || head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED;
     let body = if bodiless {
         // The script may run to its end all the same.
-        answer.discard();
+        answer.discard(shared.unfinished.clone());
         Empty::new().map_err(|never| match never {}).boxed()
     } else {
         answer.boxed()
