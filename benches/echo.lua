@@ -1,1 +1,2 @@
-io.write("Content-Type: application/octet-stream\n\n", io.read("*a"))
+io.write("Content-Type: application/octet-stream\n\n")
+for block in io.lines(nil, 8192) do io.write(block) end

@@ -1,6 +1,6 @@
-print("Content-Type: text/plain\n")
-for _, name in ipairs { "SCRIPT_FILENAME", "QUERY_STRING", "REQUEST_METHOD", "SCRIPT_NAME", "REQUEST_URI", "DOCUMENT_ROOT",
-  "SERVER_PROTOCOL", "SERVER_SOFTWARE", "REMOTE_ADDR", "SERVER_NAME", "HTTP_HOST", "HTTP_USER_AGENT", "HTTP_ACCEPT",
-  "HTTP_COOKIE", "HTTP_REFERER" } do
-  print(name .. "=" .. (os.getenv(name) or ""))
-end
+-- Reads what a framework reads before it begins.
+local names = {"REQUEST_METHOD", "REQUEST_URI", "QUERY_STRING", "SCRIPT_NAME", "SCRIPT_FILENAME", "CONTENT_LENGTH",
+  "SERVER_NAME", "SERVER_PORT", "REMOTE_ADDR", "GATEWAY_INTERFACE"}
+for number = 11, 29 do names[#names + 1] = "HTTP_X_" .. number end
+io.write("Content-Type: text/plain\n\n")
+for _, name in ipairs(names) do io.write(name, "=", os.getenv(name) or "", "\n") end

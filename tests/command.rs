@@ -209,6 +209,24 @@ fn errors_are_one_line_and_status_2() {
     }
 }
 
+/// The FastCGI specification, section 6.3. What an application sees may have been put right by its server, so it is the
+/// records that are looked at.
+#[test]
+fn an_authorizer_is_told_of_no_script_and_no_body() {
+    let (directory, _running, address) = served();
+    let script = directory.file("show.lua", SHOW).display().to_string();
+    let names = ["SCRIPT_NAME", "PATH_INFO", "PATH_TRANSLATED", "CONTENT_LENGTH", "REQUEST_URI", "SCRIPT_FILENAME"];
+    let sent = |role: &str| {
+        let said = fcgi(&directory, &["-v", "--role", role, "--param", "SHOW=", &address, &script]);
+        assert_eq!(said.status, 0, "{}", said.errors);
+        let params = said.errors.lines().find(|line| line.starts_with("> PARAMS")).expect("PARAMS").to_owned();
+        assert_eq!(said.errors.contains("> STDIN"), role == "responder", "{}", said.errors);
+        names.map(|name| params.contains(&format!(" {name}=\"")))
+    };
+    assert_eq!(sent("authorizer"), [false, false, false, false, true, true], "{names:?}");
+    assert_eq!(sent("responder"), [true, false, false, false, true, true], "{names:?}");
+}
+
 #[test]
 fn what_does_not_speak_fastcgi() {
     for (bytes, words) in [(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "does not speak FastCGI"), (b"", "closed")] {

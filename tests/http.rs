@@ -110,6 +110,7 @@ elseif path == "/big" then
   io.write("Content-Type: application/octet-stream\n\n")
   local block = string.rep("0123456789abcdef", 4096)
   for i = 1, 1600 do io.write(block) end
+elseif path == "/slow" then os.execute("sleep 2") print("Content-Type: text/plain\n")
 elseif path == "/length" then io.write("Content-Type: text/plain\nContent-Length: 5\n\n12345")
 elseif path == "/none" then print("Status: 204 No Content\n")
 elseif path == "/missing" then print("Status: 404 Not Here\nContent-Type: text/plain\n\nnot here")
@@ -278,4 +279,121 @@ fn an_address_in_use_is_one_clear_line() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!((output.status.code(), text.lines().count()), (Some(2), 1), "{text}");
     assert!(text.contains("in use by a running server"), "{text}");
+}
+
+/// Says that it has begun, by a file, and works on until another file is there.
+const SLOW: &str = "io.open('begun', 'w'):close()
+repeat os.execute('sleep 0.02') local f = io.open('go') until f
+print('Content-Type: text/plain\\n') print('done')";
+
+/// The processes that a process has started.
+fn children(pid: u32) -> Vec<String> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    list.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn stopping_refuses_nothing_that_has_come() {
+    for workers in [&[][..], &["--workers", "2"]] {
+        let directory = Directory::new();
+        let script = directory.file("slow.lua", SLOW).display().to_string();
+        let mut front = Front::start(&[workers, &[&script]].concat());
+        let ask = |request: &str| {
+            let mut socket = front.connect();
+            write!(socket, "{request}\r\nHost: x\r\nConnection: close\r\n").unwrap();
+            socket
+        };
+        // One runs, others wait for an interpreter; of one the head is not yet complete, of one nothing has come.
+        let mut asked: Vec<TcpStream> = (0..4).map(|_| ask("GET / HTTP/1.1")).collect();
+        for socket in &mut asked {
+            socket.write_all(b"\r\n").unwrap();
+        }
+        asked.push(ask("GET /half HTTP/1.1"));
+        let mut silent = front.connect();
+        let end = Instant::now() + Duration::from_secs(30);
+        while !directory.path().join("begun").exists() {
+            assert!(Instant::now() < end, "no request is worked on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // As Ctrl-C on a terminal and systemd do it: to all processes at once.
+        for worker in if workers.is_empty() { Vec::new() } else { children(front.running.0.id()) } {
+            assert!(Command::new("kill").args(["-s", "TERM", &worker]).status().unwrap().success());
+        }
+        front.running.signal("TERM");
+        asked.last_mut().unwrap().write_all(b"\r\n").unwrap();
+        while TcpStream::connect(("127.0.0.1", front.port)).is_ok() {
+            assert!(Instant::now() < end, "the front takes new connections");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(silent.read(&mut [0]).unwrap(), 0, "a connection without a request does not delay the end");
+        assert!(front.running.0.try_wait().unwrap().is_none(), "requests are running");
+        directory.file("go", "");
+        for mut socket in asked {
+            let mut bytes = Vec::new();
+            socket.read_to_end(&mut bytes).unwrap();
+            let answer = read_answer(bytes);
+            assert_eq!((answer.status, &*answer.text()), (200, "done\n"), "{workers:?}");
+        }
+        let (status, log) = front.running.wait(Duration::from_secs(20));
+        assert_eq!(status, Some(0), "{log}");
+        assert!(!log.contains("\" 503 ") && !log.contains("started again"), "{log}");
+    }
+}
+
+#[test]
+fn stopping_waits_for_requests_only_so_long() {
+    let directory = Directory::new();
+    let script = directory.file("slow.lua", SLOW).display().to_string();
+    let mut front = Front::start(&["--workers", "1", "--shutdown-timeout", "1", &script]);
+    let mut socket = front.connect();
+    socket.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let end = Instant::now() + Duration::from_secs(30);
+    while !directory.path().join("begun").exists() {
+        assert!(Instant::now() < end, "no request is worked on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let start = Instant::now();
+    front.running.signal("INT");
+    let (status, log) = front.running.wait(Duration::from_secs(20));
+    assert_eq!(status, Some(0), "{log}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn clients_and_scripts_that_are_late() {
+    let directory = Directory::new();
+    let timeouts = ["--read-timeout", "1", "--write-timeout", "1", "--answer-timeout", "1"];
+    let front = Front::start(&[&timeouts[..], &["--workers", "2", &app(&directory)]].concat());
+    let ended = |mut socket: TcpStream| {
+        let start = Instant::now();
+        let mut bytes = Vec::new();
+        let _ = socket.read_to_end(&mut bytes);
+        (String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().to_owned(), start.elapsed())
+    };
+    let send = |bytes: &[u8]| {
+        let mut socket = front.connect();
+        socket.write_all(bytes).unwrap();
+        socket
+    };
+    for (what, request, answer) in [
+        ("nothing", &b""[..], ""),
+        ("half a head", b"GET /length HTTP/1.1\r\nHost", ""),
+        ("no second request", b"GET /length HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK"),
+        (
+            "half a body",
+            b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe",
+            "HTTP/1.1 408 Request Timeout",
+        ),
+        ("a slow script", b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 504 Gateway Timeout"),
+    ] {
+        let (line, time) = ended(send(request));
+        assert_eq!(line, answer, "{what}");
+        assert!(time < Duration::from_secs(10), "{what}: {time:?}");
+    }
+    // The answer waits in the socket's buffers until somebody reads it, which nobody does.
+    let unread = send(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
+    std::thread::sleep(Duration::from_secs(3));
+    let log = front.stop();
+    assert!(log.contains("an answer was not read in time"), "{log}");
+    drop(unread);
 }

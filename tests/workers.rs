@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,25 @@ fn dead_workers_are_replaced_and_nobody_else_notices() {
     runner.signal("TERM");
     assert_eq!(runner.wait(Duration::from_secs(20)).0, Some(0));
     assert!(!is_running(last), "workers end with their parent");
+}
+
+/// As Ctrl-C on a terminal and systemd do it.
+#[test]
+fn a_signal_to_all_processes_at_once_restarts_none() {
+    let directory = Directory::new();
+    let script = directory.file("pid.lua", PID).display().to_string();
+    for _ in 0..5 {
+        let address = directory.socket("s");
+        let mut command = Command::new(FCGI_LUA);
+        command.args(["--listen", &address, "--workers", "2", &script]).process_group(0);
+        let mut runner = Running::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()));
+        pid(&address);
+        let group = format!("-{}", runner.0.id());
+        assert!(Command::new("kill").args(["-s", "TERM", "--", &group]).status().unwrap().success());
+        let (status, log) = runner.wait(Duration::from_secs(20));
+        assert_eq!(status, Some(0), "{log}");
+        assert!(!log.contains("started again"), "{log}");
+    }
 }
 
 #[test]

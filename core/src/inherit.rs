@@ -12,7 +12,7 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 
 /// The first descriptor that systemd passes (`SD_LISTEN_FDS_START`).
 const FIRST_LISTEN_FD: RawFd = 3;
-/// Set by our parent process for its workers: the numbers of the listening descriptors, separated by commas.
+/// Set by a parent process for its workers: numbers of descriptors, separated by commas.
 pub const WORKER_FDS: &str = "FCGI_WORKER_FDS";
 
 /// The listening socket on descriptor 0, if there is one. It moves to another number, and descriptor 0 becomes
@@ -52,7 +52,7 @@ pub fn systemd() -> io::Result<Vec<OwnedFd>> {
     (FIRST_LISTEN_FD..FIRST_LISTEN_FD.saturating_add(count)).map(take).collect()
 }
 
-/// The sockets that our parent process passed to this worker, if it is one.
+/// The descriptors that our parent process passed to this worker, if it is one.
 ///
 /// # Errors
 /// When the variable does not hold numbers of open descriptors.

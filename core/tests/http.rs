@@ -332,6 +332,24 @@ fn an_application_that_is_slow_or_gone() {
 }
 
 #[test]
+fn clients_that_are_slow() {
+    let short = Some(Duration::from_millis(300));
+    let timeouts = Timeouts { head: short, body: short, write: short, ..Timeouts::default() };
+    let pair = Pair::start_with(Site::Script("/srv/app.x".into()), None, timeouts);
+    let mut unread = pair.connect();
+    unread.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    pair.app.wait_until_busy();
+    pair.app.wait_until_idle();
+    assert!(logged("an answer was not read in time"));
+    let mut half = pair.connect();
+    half.write_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe").unwrap();
+    let mut bytes = Vec::new();
+    half.read_to_end(&mut bytes).unwrap();
+    assert_eq!(read_answer(bytes).status, "408 Request Timeout");
+    assert_eq!(pair.connect().read(&mut [0]).unwrap(), 0, "a silent connection is closed");
+}
+
+#[test]
 fn stopping_finishes_what_runs() {
     let mut pair = Pair::start(Site::Script("/srv/app.x".into()), None);
     let mut idle = pair.connect();
@@ -348,6 +366,13 @@ fn stopping_finishes_what_runs() {
     assert_eq!(read_answer(bytes).text(), "slow\n");
     let _ = idle.read_to_end(&mut Vec::new());
     assert!(std::net::TcpStream::connect(("127.0.0.1", pair.port())).is_err());
+    // What goes on behind an answer runs to its end.
+    let mut pair = Pair::start(Site::Script("/srv/app.x".into()), None);
+    assert_eq!(pair.ask("HEAD /after HTTP/1.1", b"").status, "200 OK");
+    assert_eq!(pair.app.running(), 1);
+    pair.stop_front();
+    pair.app.wait_until_idle();
+    assert_eq!(pair.app.written(), 1);
     // What does not end is given up.
     let mut pair = Pair::start_with(
         Site::Script("/srv/app.x".into()),

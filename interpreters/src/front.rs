@@ -1,11 +1,12 @@
 //! The HTTP front of a runner: it hands requests to the runner's own FastCGI server, through a socket of its own.
 
 use std::net::{TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use fcgi_core::http::{Config, Front, Site};
+use fcgi_core::http::{Config, Front, Site, Timeouts};
 use fcgi_core::{Address, Listener};
 
 /// A front, and the directory of the socket that only this user can reach.
@@ -14,13 +15,28 @@ pub(crate) struct RunnerFront {
     directory: PathBuf,
 }
 
+/// What a front that has started asks of its runner.
+pub(crate) struct Started {
+    pub(crate) front: RunnerFront,
+    /// Serve this.
+    pub(crate) listener: Listener,
+    /// Stop when this is readable: the front has stopped, and has no request any more.
+    pub(crate) has_stopped: OwnedFd,
+}
+
 impl RunnerFront {
-    /// Starts to serve HTTP. Gives the front and the listener that the runner must serve.
+    /// Starts to serve HTTP, until `stop_on` becomes readable.
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub(crate) fn start(address: &str, site: Site, static_dir: Option<&Path>) -> anyhow::Result<(Self, Listener)> {
-        let listener = bind(address)?;
+    pub(crate) fn start(
+        address: &str,
+        site: Site,
+        static_dir: Option<&Path>,
+        timeouts: Timeouts,
+        stop_on: OwnedFd,
+    ) -> anyhow::Result<Started> {
+        let http = bind(address)?;
         if let Some(directory) = static_dir
             && !directory.is_dir()
         {
@@ -28,12 +44,13 @@ impl RunnerFront {
         }
         let directory = private_directory().context("cannot make a directory for the front's socket")?;
         let backend = directory.join("fcgi.sock");
-        let inner = Listener::bind(&Address::Unix(backend.clone()))?;
+        let listener = Listener::bind(&Address::Unix(backend.clone()))?;
         let static_dir = static_dir.map(std::path::absolute).transpose()?;
-        let front =
-            Front::start(listener, Config { backend, site, static_dir }).context("cannot start the HTTP front")?;
+        let config = Config { backend, site, static_dir };
+        let (front, has_stopped) =
+            Front::start_ahead(http, config, timeouts, stop_on).context("cannot start the HTTP front")?;
         tracing::info!("serving http://{}/", front.address());
-        Ok((Self { front, directory }, inner))
+        Ok(Started { front: Self { front, directory }, listener, has_stopped })
     }
 
     /// Waits until clients have read their answers, and cleans up.

@@ -1,6 +1,7 @@
 //! How the program was started.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use anyhow::Context;
 use fcgi_core::{Listener, cgi, inherit};
@@ -12,8 +13,13 @@ use crate::Options;
 pub(crate) enum Mode {
     /// A server on sockets that it binds or was given.
     Serve(Vec<Listener>),
-    /// One of the processes of a server, on sockets that its parent gave it.
-    Worker(Vec<Listener>),
+    /// One of the processes of a server.
+    Worker {
+        /// Sockets that its parent gave it.
+        listeners: Vec<Listener>,
+        /// Becomes readable when the parent says to stop, or is no more.
+        stop: OwnedFd,
+    },
     /// A CGI program.
     Cgi,
     /// The plain interpreter.
@@ -26,8 +32,9 @@ pub(crate) enum Mode {
 /// When an address cannot be listened on, or a descriptor is not what it is said to be.
 pub(crate) fn find(options: &Options) -> anyhow::Result<Mode> {
     let listeners = |fds: Vec<_>| fds.into_iter().map(Listener::inherited).collect::<io::Result<Vec<_>>>();
-    if let Some(fds) = inherit::parent()? {
-        return Ok(Mode::Worker(listeners(fds)?));
+    if let Some(mut fds) = inherit::parent()? {
+        let stop = fds.pop().context("a worker without descriptors")?;
+        return Ok(Mode::Worker { listeners: listeners(fds)?, stop });
     }
     if !options.listen.is_empty() || options.http.is_some() {
         let bound: Result<Vec<_>, _> = options.listen.iter().map(Listener::bind).collect();

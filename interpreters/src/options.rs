@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use fcgi_core::http::Timeouts;
 use fcgi_core::protocol::Limits;
 use fcgi_core::{Address, AllowList, Isolation, ServerConfig};
 
@@ -55,7 +56,7 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Processes and threads", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
 
-    /// When stopping, end workers that are still busy after so many seconds
+    /// When stopping, end workers and HTTP connections that are still busy after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Processes and threads")]
     pub shutdown_timeout: u64,
 
@@ -67,9 +68,14 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = "Limits")]
     pub write_timeout: u64,
 
-    /// Seconds after which a connection without a request is closed; 0: never, that is the web server's to do
+    /// Seconds after which a connection without a request is closed; 0: never, that is the web server's to do (and with
+    /// --http, after --read-timeout)
     #[arg(long, value_name = "SECONDS", default_value_t = 0, help_heading = "Limits")]
     pub keepalive_timeout: u64,
+
+    /// With --http: seconds in which a script must begin to answer, or be given up with status 504; 0: no limit
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, help_heading = "Limits", requires = "http")]
+    pub answer_timeout: u64,
 
     /// Connections at once; further ones wait
     #[arg(long, value_name = "N", default_value_t = 16384, help_heading = "Limits")]
@@ -96,7 +102,7 @@ pub struct Options {
     pub output_buffer: usize,
 
     /// Seconds that a request may take (such as 30 or 0.5); then its script is interrupted and the client gets status 504
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Limits")]
+    #[arg(long, value_name = "SECONDS", value_parser = positive_seconds, help_heading = "Limits")]
     pub request_timeout: Option<Duration>,
 
     /// Bytes that one interpreter may use; a script that wants more fails
@@ -141,7 +147,6 @@ impl From<Level> for Isolation {
 impl Options {
     /// Limits and timeouts of the server.
     pub(crate) fn server_config(&self) -> ServerConfig {
-        let seconds = |count: u64| (count > 0).then(|| Duration::from_secs(count));
         ServerConfig {
             threads: usize::from(self.threads),
             max_connections: self.max_connections,
@@ -158,6 +163,18 @@ impl Options {
         }
     }
 
+    /// Timeouts of the HTTP front: for its clients those of the server, which knows only the front.
+    pub(crate) fn front_timeouts(&self) -> Timeouts {
+        Timeouts {
+            // HTTP tells a kept connection from a late request only when the request begins: the shorter time it is.
+            head: [self.read_timeout, self.keepalive_timeout].into_iter().filter_map(seconds).min(),
+            body: seconds(self.read_timeout),
+            write: seconds(self.write_timeout),
+            answer: seconds(self.answer_timeout),
+            stop: Duration::from_secs(self.shutdown_timeout),
+        }
+    }
+
     /// The peers of `--allow` and `FCGI_WEB_SERVER_ADDRS`.
     pub(crate) fn allow_list(&self) -> anyhow::Result<AllowList> {
         let mut allowed = AllowList::everybody();
@@ -170,12 +187,17 @@ impl Options {
 }
 
 /// A time in seconds, more than none.
-fn seconds(text: &str) -> Result<Duration, String> {
+fn positive_seconds(text: &str) -> Result<Duration, String> {
     let count: f64 = text.parse().map_err(|_| "write a number of seconds such as 30 or 0.5".to_owned())?;
     match Duration::try_from_secs_f64(count) {
         Ok(time) if !time.is_zero() => Ok(time),
         _ => Err("write a number of seconds that is more than 0".to_owned()),
     }
+}
+
+/// A timeout; 0 is none.
+fn seconds(count: u64) -> Option<Duration> {
+    (count > 0).then(|| Duration::from_secs(count))
 }
 
 /// A number of bytes, with K, M or G behind it for multiples of 1024.

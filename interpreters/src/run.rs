@@ -1,6 +1,7 @@
 //! One function for each mode.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use fcgi_core::interpreter::{Requests, serve_all};
 use fcgi_core::script::{Named, Scripts};
 use fcgi_core::{Listener, Server, Setup, Watchdog, cgi, signals};
 
-use crate::front::RunnerFront;
+use crate::front::{self, RunnerFront};
 use crate::line::Line;
 use crate::mode::{self, Mode};
 use crate::{Language, Options, workers};
@@ -31,11 +32,7 @@ pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow:
     let mut order = Order { language, options, line };
     match mode::find(options)? {
         Mode::Serve(listeners) => serve(&order, listeners).map(|()| 0),
-        Mode::Worker(listeners) => {
-            // A worker without its parent would hold the sockets for ever.
-            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
-            serve_here(&order, listeners).map(|()| 0)
-        }
+        Mode::Worker { listeners, stop } => work(&order, listeners, stop).map(|()| 0),
         Mode::Cgi => {
             if order.line.script.is_none() && order.line.own.is_empty() {
                 order.line.script = Some(cgi_script(options)?.into());
@@ -100,20 +97,39 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>) -> anyhow::Result<()> 
     for listener in &listeners {
         tracing::info!("listening on {}", listener.address());
     }
+    let signal = signals::catch().context("cannot catch signals")?;
     let mut front = None;
+    let mut front_stopped = None;
     if let Some(address) = &options.http {
-        let (started, listener) = RunnerFront::start(address, site(scripts)?, options.static_dir.as_deref())?;
+        let static_dir = options.static_dir.as_deref();
+        let timeouts = options.front_timeouts();
+        let started = RunnerFront::start(address, site(scripts)?, static_dir, timeouts, signal.try_clone()?)?;
+        let front::Started { front: running, listener, has_stopped } = started;
         listeners.push(listener);
-        front = Some(started);
+        front = Some(running);
+        front_stopped = Some(has_stopped);
     }
     let result = match options.workers {
-        Some(count) => workers::supervise(listeners, count, Duration::from_secs(options.shutdown_timeout)),
-        None => serve_here(order, listeners),
+        Some(count) => {
+            let patience = Duration::from_secs(options.shutdown_timeout);
+            workers::supervise(listeners, count, &workers::Stop { signal, front_stopped, patience })
+        }
+        None => serve_here(order, listeners, front_stopped.unwrap_or(signal)),
     };
     if let Some(front) = front {
         front.stop();
     }
     result
+}
+
+/// Serves as one of several processes.
+fn work(order: &Order<'_>, listeners: Vec<Listener>, parent: OwnedFd) -> anyhow::Result<()> {
+    // A worker without its parent would hold the sockets for ever.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    let signal = signals::catch().context("cannot catch signals")?;
+    // Signals reach whole process groups (Ctrl-C, systemd), and a front in the parent still needs its workers then.
+    let stop = if order.options.http.is_some() { parent } else { signal };
+    serve_here(order, listeners, stop)
 }
 
 /// What the front's URLs name: the one script, or those below the root (without one: below the current directory).
@@ -127,16 +143,13 @@ fn site(scripts: Scripts) -> anyhow::Result<Site> {
     })
 }
 
-/// Serves in this process, with one interpreter for each thread.
-fn serve_here(order: &Order<'_>, listeners: Vec<Listener>) -> anyhow::Result<()> {
+/// Serves in this process, with one interpreter for each thread, until `stop` becomes readable.
+fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd) -> anyhow::Result<()> {
     let Order { language, options, .. } = order;
     let scripts = scripts(order)?;
     let watchdog = options.request_timeout.map(Watchdog::start).transpose().context("cannot start a thread")?;
     let setup = Setup { watchdog, ..setup(order) };
-    let mut builder = Server::builder()
-        .allow(options.allow_list()?)
-        .config(options.server_config())
-        .drain_on(signals::catch().context("cannot catch signals")?);
+    let mut builder = Server::builder().allow(options.allow_list()?).config(options.server_config()).drain_on(stop);
     for listener in listeners {
         builder = builder.listener(listener);
     }

@@ -15,6 +15,7 @@ use hyper::header::CONTENT_LENGTH;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::head::{BadHead, Head};
@@ -41,6 +42,8 @@ pub(super) enum BackendError {
     BrokenOff(#[source] io::Error),
     #[error("the client broke off its request body")]
     ClientBrokeOff,
+    #[error("the rest of the request body did not come in time (--read-timeout)")]
+    ClientLate,
     #[error("the FastCGI server has too much to do")]
     Overloaded,
     #[error("the FastCGI server refused the request (protocol status {0})")]
@@ -64,6 +67,7 @@ impl BackendError {
         match self {
             Self::Unreachable(_) | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::ClientBrokeOff => StatusCode::BAD_REQUEST,
+            Self::ClientLate => StatusCode::REQUEST_TIMEOUT,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::BAD_GATEWAY,
         }
@@ -92,11 +96,17 @@ struct Upload {
     bytes: u64,
     waits_for_client: bool,
     client_broke_off: bool,
+    client_late: bool,
 }
 
 impl Answer {
-    /// Sends a request; its body follows as the client sends it.
-    pub(super) async fn ask(backend: &Path, params: &Params, body: Option<Incoming>) -> Result<Self, BackendError> {
+    /// Sends a request; its body follows as the client sends it, which may pause for `body_timeout`.
+    pub(super) async fn ask(
+        backend: &Path,
+        params: &Params,
+        body: Option<Incoming>,
+        body_timeout: Option<Duration>,
+    ) -> Result<Self, BackendError> {
         let socket = UnixStream::connect(backend).await.map_err(BackendError::Unreachable)?;
         let (records, mut sink) = socket.into_split();
         let mut request = Vec::new();
@@ -106,7 +116,7 @@ impl Answer {
         let sender = tokio::spawn(async move {
             // When the application takes no more, its answer says why; when the client sends no more, the connection is
             // left without the body's end, so that the script is not run on half of it.
-            let sent = send(&mut sink, request, body, &progress).await;
+            let sent = send(&mut sink, request, body, body_timeout, &progress).await;
             if sent.is_err() {
                 drop(sink);
             } else {
@@ -166,6 +176,7 @@ impl Answer {
             let upload = lock(&self.upload);
             match read {
                 Ok(Ok(())) => return Ok(()),
+                Ok(Err(_)) if upload.client_late => return Err(BackendError::ClientLate),
                 Ok(Err(_)) if upload.client_broke_off => return Err(BackendError::ClientBrokeOff),
                 Ok(Err(e)) => return Err(BackendError::BrokenOff(e)),
                 Err(_) if upload.bytes == before && !upload.waits_for_client => return Err(BackendError::TimedOut),
@@ -175,9 +186,10 @@ impl Answer {
     }
 
     /// Reads the rest in the background and throws it away. A script may have work to do after it has answered, but one
-    /// that never ends must not run for nobody.
-    pub(super) fn discard(mut self) {
+    /// that never ends must not run for nobody. `unfinished` is held so long.
+    pub(super) fn discard(mut self, unfinished: mpsc::Sender<()>) {
         tokio::spawn(tokio::time::timeout(DISCARD_TIME, async move {
+            let _unfinished = unfinished;
             let mut left = DISCARD_BYTES;
             while let Some(Ok(frame)) = self.frame().await {
                 left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
@@ -224,6 +236,7 @@ async fn send(
     sink: &mut OwnedWriteHalf,
     head: Vec<u8>,
     mut body: Option<Incoming>,
+    body_timeout: Option<Duration>,
     upload: &Mutex<Upload>,
 ) -> io::Result<()> {
     let mut records = head;
@@ -239,9 +252,13 @@ async fn send(
         }
         records.clear();
         let Some(streaming) = &mut body else { return Ok(()) };
-        let frame = streaming.frame().await;
+        let frame = tokio::time::timeout(body_timeout.unwrap_or(Duration::MAX), streaming.frame()).await;
         let mut upload = lock(upload);
         upload.waits_for_client = false;
+        let Ok(frame) = frame else {
+            upload.client_late = true;
+            return Err(io::ErrorKind::TimedOut.into());
+        };
         match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

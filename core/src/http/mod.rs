@@ -12,14 +12,18 @@ mod access;
 mod backend;
 mod files;
 mod head;
+mod timed;
 mod variables;
 
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,17 +34,23 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{mpsc, watch};
 
 use access::{Access, Logged};
 use backend::{Answer, BackendError};
 use head::Head;
+use timed::Timed;
 
 use crate::protocol::Params;
 
 /// Local redirects that one request may cause: a script that redirects to itself would never end.
 const REDIRECTS: usize = 10;
+/// How long a stopping front waits for the first request of a connection: one may be on its way, and browsers open
+/// connections that they never use.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// Connections that have come and not been accepted when the front stops; further ones are refused.
+const BACKLOG: usize = 1024;
 
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -72,21 +82,32 @@ pub enum Site {
     },
 }
 
-/// How long the front waits.
+/// How long the front waits; `None` is without end.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// For a client's request head, and for its next request: 30 seconds by default.
-    pub head: Duration,
+    /// For a client's request head, and on a kept connection for the next one: 30 seconds by default.
+    pub head: Option<Duration>,
+    /// For the rest of a request's body, counted anew with each part that comes; then the client is answered with status
+    /// 408. 60 seconds by default.
+    pub body: Option<Duration>,
+    /// For a client to read its answer, counted anew with each part that it takes: 60 seconds by default.
+    pub write: Option<Duration>,
     /// For an application that neither reads the request nor begins to answer; then the client is answered with status
     /// 504. By default without end: the application's own server knows better what takes long.
     pub answer: Option<Duration>,
-    /// For clients that still read their answers when the front stops: 10 seconds by default.
+    /// For requests that are in progress when the front stops: 10 seconds by default.
     pub stop: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { head: Duration::from_secs(30), answer: None, stop: Duration::from_secs(10) }
+        Self {
+            head: Some(Duration::from_secs(30)),
+            body: Some(Duration::from_secs(60)),
+            write: Some(Duration::from_secs(60)),
+            answer: None,
+            stop: Duration::from_secs(10),
+        }
     }
 }
 
@@ -112,15 +133,47 @@ impl Front {
     /// # Errors
     /// As for [`start`](Self::start).
     pub fn start_with(listener: std::net::TcpListener, config: Config, timeouts: Timeouts) -> io::Result<Self> {
+        Self::launch(listener, config, timeouts, None, None)
+    }
+
+    /// Starts as [`start_with`](Self::start_with) does, ahead of a server that is to stop after the front: the front
+    /// stops when `stop_on`, a stream socket, becomes readable (see [`signals::catch`](crate::signals::catch)), and when it has, the
+    /// descriptor that is returned becomes readable. As the server's
+    /// [`Builder::drain_on`](crate::server::Builder::drain_on) it lets no request of the front meet a stopping server.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_ahead(
+        listener: std::net::TcpListener,
+        config: Config,
+        timeouts: Timeouts,
+        stop_on: OwnedFd,
+    ) -> io::Result<(Self, OwnedFd)> {
+        let (has_stopped, told) = StdUnixStream::pair()?;
+        let front = Self::launch(listener, config, timeouts, Some(stop_on), Some(told))?;
+        Ok((front, has_stopped.into()))
+    }
+
+    fn launch(
+        listener: std::net::TcpListener,
+        config: Config,
+        timeouts: Timeouts,
+        stop_on: Option<OwnedFd>,
+        told: Option<StdUnixStream>,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
-        let shared = Arc::new(Shared { config, timeouts, address });
+        let (unfinished, all_finished) = mpsc::channel(1);
+        let shared = Arc::new(Shared { config, timeouts, address, unfinished });
         let thread = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
-            if let Err(e) = runtime.block_on(serve(listener, shared, stopped)) {
+            if let Err(e) = runtime.block_on(serve(listener, shared, stopped, stop_on, all_finished)) {
                 tracing::error!("the HTTP front has stopped: {e}");
             }
+            // With what is left of its requests, which the scripts learn before their server stops.
+            drop(runtime);
+            drop(told);
         })?;
         Ok(Self { thread: Some(thread), stop, address })
     }
@@ -144,20 +197,27 @@ struct Shared {
     config: Config,
     timeouts: Timeouts,
     address: SocketAddr,
+    /// Held by what goes on behind an answer that has been sent.
+    unfinished: mpsc::Sender<()>,
 }
 
 async fn serve(
     listener: std::net::TcpListener,
     shared: Arc<Shared>,
     mut stopped: watch::Receiver<bool>,
+    stop_on: Option<OwnedFd>,
+    mut all_finished: mpsc::Receiver<()>,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    let stop_on = stop_on.map(watched).transpose()?;
+    // Dropped to tell the connections.
+    let (leave, leaving) = watch::channel(());
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
-                    connections.spawn(serve_connection(socket, peer, shared.clone(), stopped.clone()));
+                    connections.spawn(serve_connection(socket, peer, shared.clone(), leaving.clone()));
                 }
                 Err(e) => {
                     // Out of descriptors, most likely: trying again at once would only burn the processor.
@@ -167,39 +227,71 @@ async fn serve(
             },
             Some(_) = connections.join_next() => {}
             _ = stopped.changed() => break,
+            () = readable(stop_on.as_ref()) => break,
         }
     }
+    // Who has been connected by the system may have sent a request; closing would reset it.
+    let listener = listener.into_std()?;
+    for (socket, peer) in std::iter::from_fn(|| listener.accept().ok()).take(BACKLOG) {
+        socket.set_nonblocking(true)?;
+        connections.spawn(serve_connection(TcpStream::from_std(socket)?, peer, shared.clone(), leaving.clone()));
+    }
     drop(listener);
-    let _ =
-        tokio::time::timeout(shared.timeouts.stop, async { while connections.join_next().await.is_some() {} }).await;
+    drop(leave);
+    let patience = shared.timeouts.stop;
+    drop(shared);
+    let rest = async {
+        while connections.join_next().await.is_some() {}
+        // Ends when nobody holds the other side any more.
+        all_finished.recv().await;
+    };
+    let _ = tokio::time::timeout(patience, rest).await;
     Ok(())
 }
 
-async fn serve_connection(
-    socket: TcpStream,
-    peer: SocketAddr,
-    shared: Arc<Shared>,
-    mut stopped: watch::Receiver<bool>,
-) {
+/// A socket is what the event loop can watch safely; it is never read.
+fn watched(fd: OwnedFd) -> io::Result<UnixStream> {
+    let socket = StdUnixStream::from(fd);
+    socket.set_nonblocking(true)?;
+    UnixStream::from_std(socket)
+}
+
+async fn readable(socket: Option<&UnixStream>) {
+    match socket {
+        Some(socket) => drop(socket.readable().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn serve_connection(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, mut leaving: watch::Receiver<()>) {
     let _ = socket.set_nodelay(true);
     let local = socket.local_addr().unwrap_or(shared.address);
-    let head_timeout = shared.timeouts.head;
+    let Timeouts { head, write, .. } = shared.timeouts;
+    let begun = Arc::new(AtomicBool::new(false));
+    let has_begun = begun.clone();
     let service = service_fn(move |request| {
+        has_begun.store(true, Relaxed);
         let shared = shared.clone();
         async move { Ok::<_, Infallible>(respond(request, peer, local, &shared).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
+        .header_read_timeout(head)
         .half_close(false)
-        .serve_connection(TokioIo::new(socket), service);
+        .serve_connection(TokioIo::new(Timed::new(socket, write)), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         // A client that breaks off is its own business.
         _ = connection.as_mut() => return,
-        _ = stopped.changed() => {}
+        _ = leaving.changed() => {}
     }
     connection.as_mut().graceful_shutdown();
+    if !begun.load(Relaxed) {
+        let finished = tokio::time::timeout(FIRST_REQUEST, connection.as_mut()).await.is_ok();
+        if finished || !begun.load(Relaxed) {
+            return;
+        }
+    }
     let _ = connection.await;
 }
 
@@ -239,9 +331,9 @@ async fn run(
             failed(&e);
             e.status()
         })?;
-        let Some(location) = head.local_redirect.take() else { return Ok(finish(&parts.method, head, answer)) };
+        let Some(location) = head.local_redirect.take() else { return Ok(finish(&parts.method, head, answer, shared)) };
         // The server answers as if the client had asked for the other URL (RFC 3875, section 6.2.2).
-        answer.discard();
+        answer.discard(shared.unfinished.clone());
         uri = hyper::Uri::try_from(location).map_err(|e| {
             failed(&format_args!("a redirect to what is no URL: {e}"));
             StatusCode::BAD_GATEWAY
@@ -253,18 +345,18 @@ async fn run(
 }
 
 async fn ask(shared: &Shared, params: &Params, body: Option<Incoming>) -> Result<(Head, Answer), BackendError> {
-    let mut answer = Answer::ask(&shared.config.backend, params, body).await?;
+    let mut answer = Answer::ask(&shared.config.backend, params, body, shared.timeouts.body).await?;
     let head = answer.head(shared.timeouts.answer).await?;
     Ok((head, answer))
 }
 
 /// Makes an HTTP response of a CGI response.
-fn finish(method: &Method, head: Head, answer: Answer) -> Response<Body> {
+fn finish(method: &Method, head: Head, answer: Answer, shared: &Shared) -> Response<Body> {
     let bodiless =
         *method == Method::HEAD || head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED;
     let body = if bodiless {
         // The script may run to its end all the same.
-        answer.discard();
+        answer.discard(shared.unfinished.clone());
         Empty::new().map_err(|never| match never {}).boxed()
     } else {
         answer.boxed()

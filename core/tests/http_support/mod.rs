@@ -76,7 +76,7 @@ impl App {
         Self { server, state, threads }
     }
 
-    /// Bytes that endless answers have written.
+    /// Bytes that endless answers have written, and what was done behind an answer.
     pub fn written(&self) -> usize {
         self.state.written.load(SeqCst)
     }
@@ -144,6 +144,14 @@ fn answer(request: &mut Request, state: &State) -> io::Result<()> {
         "/slow" => {
             std::thread::sleep(Duration::from_millis(500));
             say(&format!("{kind}\nslow\n"))?;
+        }
+        "/after" => {
+            say(&format!("{kind}\n"))?;
+            request.stdout().flush()?;
+            std::thread::sleep(Duration::from_millis(300));
+            if !request.is_aborted() {
+                state.written.fetch_add(1, SeqCst);
+            }
         }
         "/echo" => echo(request)?,
         "/large" | "/endless" => {

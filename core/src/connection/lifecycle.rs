@@ -1,0 +1,149 @@
+//! From the accepted socket to the closed one: what wakes a connection, what it is watched for, when it ends.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use rustix::net::Shutdown;
+
+use super::state::{ANSWER_LATE, Connection, Hub, Phase, REQUEST_LATE, State, now};
+use crate::inbox::{Outgoing, Stage};
+use crate::poll::{Interest, is_hung_up};
+use crate::protocol::Session;
+
+/// How long a closing connection waits for the peer to stop sending. (Closing with unread input would reset the
+/// connection, and the reset can destroy the answer on its way.)
+const LINGER: Duration = Duration::from_secs(2);
+
+impl Connection {
+    /// Takes over an accepted socket, and reads what has already come: nearly always the whole request.
+    pub(crate) fn open(hub: &Hub, socket: OwnedFd, tcp: bool) {
+        let state = State {
+            session: Session::new(),
+            inboxes: Vec::new(),
+            out: Outgoing::default(),
+            phase: Phase::Open,
+            close_when_done: false,
+            input_open: false,
+            has_reader: false,
+            waiting: 0,
+            registered: false,
+            armed: Interest::NONE,
+            last_progress: now(),
+            silent: true,
+        };
+        let connection =
+            hub.open(|token| Self { socket, token, tcp, state: Mutex::new(state), input_came: Condvar::new() });
+        connection.on_event(hub);
+    }
+
+    /// The poll set said that something can be read or written.
+    pub(crate) fn on_event(self: &Arc<Self>, hub: &Hub) {
+        let mut state = self.lock();
+        if hub.poll.one_shot() {
+            state.armed = Interest::NONE;
+        }
+        if state.phase == Phase::Gone {
+            return;
+        }
+        if !state.out.is_empty() && self.send_queued(&mut state).is_err() {
+            self.hang_up(&mut state, hub);
+        }
+        if state.phase == Phase::HalfClosed && is_hung_up(&self.socket) {
+            self.hang_up(&mut state, hub);
+        }
+        if !state.has_reader {
+            self.read_all(&mut state, hub);
+        }
+        self.settle(&mut state, hub);
+    }
+
+    /// Sends answers of the session, closes the connection when nothing is left to do, otherwise sees to it that the poll
+    /// set watches it for the right things.
+    pub(super) fn settle(&self, state: &mut State, hub: &Hub) {
+        if state.phase != Phase::Gone && !state.out.is_empty() && self.send_queued(state).is_err() {
+            self.hang_up(state, hub);
+        }
+        let idle = state.session.active() == 0 && state.inboxes.is_empty() && state.out.is_empty();
+        if idle && state.phase == Phase::Open && (state.close_when_done || hub.is_draining()) {
+            if state.input_open {
+                state.phase = Phase::Lingering;
+                let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+            } else {
+                state.phase = Phase::Gone;
+            }
+        }
+        if state.phase == Phase::HalfClosed && idle {
+            state.phase = Phase::Gone;
+        }
+        if state.phase == Phase::Gone {
+            if state.inboxes.is_empty() {
+                hub.close(self.token);
+            }
+            if state.registered {
+                state.registered = false;
+                hub.poll.remove(&self.socket);
+            }
+            return;
+        }
+        let wanted = Interest {
+            read: !state.has_reader && state.phase != Phase::HalfClosed && state.wants_input(&hub.config),
+            write: !state.out.is_empty(),
+        };
+        if wanted == state.armed || state.is_short_lived() {
+            return;
+        }
+        match hub.poll.arm(&self.socket, self.token, wanted, !state.registered) {
+            Ok(()) => {
+                state.registered = true;
+                state.armed = wanted;
+            }
+            Err(e) => {
+                tracing::error!("connection closed: it cannot be watched: {e}");
+                self.hang_up(state, hub);
+                hub.close(self.token);
+            }
+        }
+    }
+
+    /// Closes the connection when its peer has kept it waiting for too long.
+    pub(crate) fn check_time(&self, hub: &Hub) {
+        let Ok(mut state) = self.state.try_lock() else { return };
+        if state.has_reader || state.phase == Phase::Gone {
+            return;
+        }
+        let config = &hub.config;
+        let running = state.inboxes.iter().any(|i| i.stage != Stage::Arriving);
+        let (limit, what) = if state.phase == Phase::Lingering {
+            (Some(LINGER), "")
+        } else if !state.out.is_empty() {
+            (config.write_timeout, ANSWER_LATE)
+        } else if running {
+            return;
+        } else if state.silent || state.session.inside_head() || !state.inboxes.is_empty() {
+            (config.read_timeout, REQUEST_LATE)
+        } else {
+            (config.keepalive_timeout, "")
+        };
+        if limit.is_some_and(|limit| u64::from(now().saturating_sub(state.last_progress)) > limit.as_secs()) {
+            if !what.is_empty() {
+                tracing::warn!("connection closed: {what}");
+            }
+            self.hang_up(&mut state, hub);
+            self.settle(&mut state, hub);
+        }
+    }
+
+    /// Whether the poll set is still needed for it, although its requests have been answered: not all has been sent, or
+    /// the peer has not taken it.
+    pub(crate) fn is_leaving(&self) -> bool {
+        let state = self.lock();
+        state.phase == Phase::Lingering || !state.out.is_empty()
+    }
+
+    /// The server is stopping: an idle connection is closed.
+    pub(crate) fn drain(&self, hub: &Hub) {
+        let mut state = self.lock();
+        self.settle(&mut state, hub);
+    }
+}
