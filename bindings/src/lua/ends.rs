@@ -18,6 +18,10 @@ use super::timeout;
 /// When memory is out, Lua collects garbage and tries again.
 const ATTEMPTS: u8 = if ffi::ALLOCATIONS_HAVE_TYPES { 2 } else { 1 };
 
+/// The size of the userdata that there is no memory for. Where Lua does not tell its allocator what a block is for, it is known
+/// by its size: the collector, which may run before, allocates as well, and must not fail in the midst of its work.
+pub(super) const ODD_SIZE: usize = 78_901;
+
 /// Ends the script. Does not return.
 unsafe fn leave(l: *mut lua_State) -> c_int {
     // SAFETY: nothing here needs dropping.
@@ -49,7 +53,7 @@ unsafe fn raise(l: *mut lua_State) -> c_int {
         // memory is out, so that is what happens.
         if cfg!(feature = "luajit") || context::with(|c| c.handlers.get()) > 0 {
             context::with(|c| c.no_memory.set(ATTEMPTS));
-            ffi::new_userdata(l, 1);
+            ffi::new_userdata(l, ODD_SIZE);
         }
         ffi::lua_pushnil(l);
         ffi::lua_error(l)

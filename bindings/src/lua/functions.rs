@@ -32,11 +32,13 @@ pub(super) unsafe fn install(l: *mut lua_State) {
         let catches = |table: &CStr, name: &CStr, new: lua_CFunction| {
             if cfg!(feature = "luajit") { None } else { replace(l, table, name, new) }
         };
-        let originals = Originals {
+        #[cfg_attr(not(feature = "luajit"), allow(unused_mut))]
+        let mut originals = Originals {
             setmetatable: ffi::TABLES_HAVE_FINALIZERS
                 .then(|| replace(l, c"_G", c"setmetatable", setmetatable))
                 .flatten(),
             newproxy: replace(l, c"_G", c"newproxy", newproxy),
+            module: replace(l, c"_G", c"module", module),
             debug_setmetatable: replace(l, c"debug", c"setmetatable", debug_setmetatable),
             getregistry: replace(l, c"debug", c"getregistry", getregistry),
             collectgarbage: replace(l, c"_G", c"collectgarbage", collectgarbage),
@@ -63,7 +65,10 @@ pub(super) unsafe fn install(l: *mut lua_State) {
             file_setvbuf: replace_method(l, c"setvbuf", file_setvbuf),
             file_write: replace_method(l, c"write", ends::file_write),
             file_read: replace_method(l, c"read", ends::file_read),
+            ..Originals::default()
         };
+        #[cfg(feature = "luajit")]
+        super::luajit::install(l, &mut originals);
         originals::set(originals);
         replace(l, c"_G", c"print", print);
         replace(l, c"os", c"exit", ends::exit);
@@ -97,7 +102,7 @@ unsafe fn replace_method(l: *mut lua_State, name: &CStr, new: lua_CFunction) -> 
     }
 }
 
-unsafe fn replace_field(l: *mut lua_State, name: &CStr, new: lua_CFunction) -> Option<lua_CFunction> {
+pub(super) unsafe fn replace_field(l: *mut lua_State, name: &CStr, new: lua_CFunction) -> Option<lua_CFunction> {
     // SAFETY: what should be the table is on top of the stack.
     unsafe {
         if ffi::lua_type(l, -1) != ffi::LUA_TTABLE {
@@ -127,6 +132,10 @@ unsafe fn replace_field(l: *mut lua_State, name: &CStr, new: lua_CFunction) -> O
 unsafe extern "C-unwind" fn print(l: *mut lua_State) -> c_int {
     // SAFETY: the arguments are on the stack.
     unsafe {
+        if cfg!(feature = "luajit") {
+            // There this function may be the handler of the error that ends the script.
+            unless_ended(l, 0);
+        }
         stdio::print(l);
         unless_ended(l, 0)
     }
@@ -396,6 +405,18 @@ unsafe extern "C-unwind" fn random(l: *mut lua_State) -> c_int {
 }
 
 /// `newproxy`, whose proxies can have finalizers.
+/// `module`: what a script makes of itself is no module to be kept.
+unsafe extern "C-unwind" fn module(l: *mut lua_State) -> c_int {
+    // SAFETY: the name is looked at only when it is a string; the original runs in this frame.
+    unsafe {
+        if context::with(|c| c.loading.get()) == 0 && ffi::lua_type(l, 1) == ffi::LUA_TSTRING {
+            let name = CStr::from_ptr(ffi::lua_tostring(l, 1)).to_bytes().to_vec();
+            context::with(|c| c.volatile.borrow_mut().push(name));
+        }
+        original(l, |o| o.module)
+    }
+}
+
 unsafe extern "C-unwind" fn newproxy(l: *mut lua_State) -> c_int {
     context::with(|c| c.traces.finalizers.set(true));
     // SAFETY: the original runs in this frame.

@@ -14,7 +14,10 @@ use super::pristine::{self, Shape};
 use super::stdio::FILE_HANDLE;
 
 /// Further tables, pushed by [`push_hidden`].
+#[cfg(not(feature = "luajit"))]
 const HIDDEN: c_int = 6;
+#[cfg(feature = "luajit")]
+const HIDDEN: c_int = 6 + super::luajit::HIDDEN;
 
 /// Keys of our tables in the registry, by their addresses.
 static BASELINE: u8 = 0;
@@ -139,6 +142,8 @@ impl Baseline {
             self.random.restore(l, context.traces.random.replace(false));
             if context.traces.compiler.replace(false) {
                 ffi::compiler_reset(l);
+                // The functions that do so say that it was touched.
+                context.traces.compiler.set(false);
             }
             if context.traces.locale.replace(false) {
                 libc::setlocale(libc::LC_ALL, c"C".as_ptr());
@@ -183,6 +188,8 @@ unsafe fn push_hidden(l: *mut lua_State, which: c_int) {
             4 => {
                 ffi::lua_getglobal(l, c"arg".as_ptr());
             }
+            #[cfg(feature = "luajit")]
+            6.. => super::luajit::push_hidden(l, which - 6),
             _ => {
                 ffi::lua_getfield(l, LUA_REGISTRYINDEX, FILE_HANDLE.as_ptr());
                 ffi::lua_getfield(l, -1, c"__index".as_ptr());

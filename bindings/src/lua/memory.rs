@@ -8,6 +8,7 @@ use std::ptr;
 use super::ffi::{self, lua_State};
 
 use super::context;
+use super::ends::ODD_SIZE;
 use super::modules;
 
 /// What the allocator of one state knows.
@@ -67,7 +68,7 @@ unsafe extern "C" fn allocate(memory: *mut c_void, block: *mut c_void, old: usiz
     let memory = unsafe { &*memory.cast::<Memory>() };
     // Without a block, Lua says what the new one is for, where its size would be.
     let before = if block.is_null() { 0 } else { old };
-    if block.is_null() && (!ffi::ALLOCATIONS_HAVE_TYPES || old == ffi::LUA_TUSERDATA as usize) {
+    if block.is_null() && is_userdata(old, new) {
         let fails = context::with(|c| c.no_memory.replace(c.no_memory.get().saturating_sub(1)));
         if fails > 0 {
             return ptr::null_mut();
@@ -89,4 +90,13 @@ unsafe extern "C" fn allocate(memory: *mut c_void, block: *mut c_void, old: usiz
         memory.used.set(used);
     }
     result
+}
+
+/// Whether a new block is for userdata; where Lua does not tell, only that which `ends` makes is known.
+fn is_userdata(kind: usize, size: usize) -> bool {
+    if ffi::ALLOCATIONS_HAVE_TYPES {
+        kind == ffi::LUA_TUSERDATA as usize
+    } else {
+        (ODD_SIZE..ODD_SIZE + 64).contains(&size)
+    }
 }

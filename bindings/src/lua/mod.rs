@@ -36,6 +36,8 @@ mod ffi;
 mod functions;
 mod interrupts;
 mod isolation;
+#[cfg(feature = "luajit")]
+mod luajit;
 mod memory;
 mod module;
 mod modules;

@@ -17,9 +17,18 @@ pub(super) struct Originals {
     pub(super) random: Option<lua_CFunction>,
     pub(super) randomseed: Option<lua_CFunction>,
     pub(super) newproxy: Option<lua_CFunction>,
+    pub(super) module: Option<lua_CFunction>,
     pub(super) jit_on: Option<lua_CFunction>,
     pub(super) jit_off: Option<lua_CFunction>,
     pub(super) jit_start: Option<lua_CFunction>,
+    #[cfg(feature = "luajit")]
+    pub(super) jit_attach: Option<lua_CFunction>,
+    #[cfg(feature = "luajit")]
+    pub(super) ffi_cdef: Option<lua_CFunction>,
+    #[cfg(feature = "luajit")]
+    pub(super) ffi_gc: Option<lua_CFunction>,
+    #[cfg(feature = "luajit")]
+    pub(super) ffi_metatype: Option<lua_CFunction>,
     pub(super) setlocale: Option<lua_CFunction>,
     pub(super) pcall: Option<lua_CFunction>,
     pub(super) xpcall: Option<lua_CFunction>,

@@ -1,4 +1,3 @@
--- only for: lua54 lua55
 print("Content-Type: text/plain\n")
 local gen = coroutine.wrap(function(...) print(...) local x = coroutine.yield(1, 2) print(x) return "end" end)
 print(gen("a", "b")) print(gen("c")) print(pcall(gen))

@@ -1,4 +1,3 @@
--- not for: luajit
 print("Content-Type: text/plain\n")
 print(pcall(require, "surely.not.there"))
 print(package.path)

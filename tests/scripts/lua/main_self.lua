@@ -1,4 +1,3 @@
--- not for: luajit
 print("Content-Type: text/plain\n")
 local info = debug.getinfo(1, "Sln")
 print(info.source:match("[^/]*$"), info.short_src:match("[^/]*$"), info.what, info.currentline, info.name)

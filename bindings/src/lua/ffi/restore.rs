@@ -100,6 +100,7 @@ pub(in crate::lua) unsafe fn compiler_reset(l: *mut lua_State) {
         lua_getglobal(l, c"jit".as_ptr());
         lua_getfield(l, -1, c"opt".as_ptr());
         lua_getfield(l, -1, c"start".as_ptr());
+        crate::lua::luajit::reset_parameters(l);
         lua_call(l, 0, 0);
         lua_getfield(l, -2, if COMPILES.get() { c"on" } else { c"off" }.as_ptr());
         lua_call(l, 0, 0);
