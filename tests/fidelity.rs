@@ -152,10 +152,8 @@ fn difference(case: &Case, reply: &Reply, when: &str) -> Option<String> {
     let name = case.script.file_name().unwrap().to_str().unwrap();
     let what = format!("{name} ?{} {when}", case.request.query);
     // A script that wrote nothing gets an error page from any web server; ours says so itself.
-    if case.stdout.is_empty() {
-        if !reply.stdout.starts_with(b"Status: 500 ") {
-            return Some(format!("{what}: no error page"));
-        }
+    if case.stdout.is_empty() && !reply.stdout.starts_with(b"Status: 500 ") {
+        return Some(format!("{what}: no error page, but {reply:?}"));
     }
     let (stdout, answer) = (comparable(&case.stdout), comparable(&reply.stdout));
     if !stdout.is_empty() && stdout != answer {

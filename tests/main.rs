@@ -23,7 +23,8 @@ mod accept;
 mod applications;
 mod changes;
 mod command;
-#[cfg(feature = "lua54")]
+// There is no other program of 5.5 to compare with.
+#[cfg(not(feature = "lua55"))]
 mod command_line;
 mod constrained;
 mod examples;

@@ -42,22 +42,27 @@ pub const fn lua_is_at_least(minor: u8) -> bool {
     built_in >= minor
 }
 
-/// What two programs say, made comparable: the built-in LuaJIT is newer than the system's, has its own modules elsewhere, and
-/// shows the address of the program's main function in tracebacks.
+/// What two programs say, made comparable. Tracebacks of Lua 5.2 call a function `_G.require` as often as `require`. The
+/// built-in LuaJIT is newer than the system's, has its own modules elsewhere, and shows the address of the program's main
+/// function.
 pub fn comparable(text: &[u8]) -> Vec<u8> {
-    if !cfg!(feature = "luajit") {
-        return text.to_vec();
-    }
+    let replaced: &[(&[u8], &[u8])] = if cfg!(feature = "lua52") {
+        &[(b"function '_G.", b"function '")]
+    } else if cfg!(feature = "luajit") {
+        &[(b"at 0x", b"at "), (b"/usr/local/share/luajit-2.1/", b"/usr/share/luajit-2.1.0-beta3/")]
+    } else {
+        &[]
+    };
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some(&byte) = rest.first() {
-        if let Some(address) = rest.strip_prefix(b"at 0x") {
-            out.extend(b"at 0x");
-            let digits = address.iter().take_while(|b| b.is_ascii_hexdigit()).count();
-            rest = &address[digits..];
-        } else if let Some(behind) = rest.strip_prefix(b"/usr/local/share/luajit-2.1/") {
-            out.extend(b"/usr/share/luajit-2.1.0-beta3/");
-            rest = behind;
+        if let Some((old, new)) = replaced.iter().find(|(old, _)| rest.starts_with(old)) {
+            rest = &rest[old.len()..];
+            out.extend(*new);
+            if *new == b"at " {
+                let digits = rest.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+                rest = &rest[digits..];
+            }
         } else {
             out.push(byte);
             rest = &rest[1..];

@@ -1,10 +1,10 @@
-//! The options of `lua` itself: `-e -l -i -v -E -W`, and the chunks that run before a script.
+//! The options of `lua` itself: `-e -l -i -v`, `-E` since 5.2, `-W` since 5.4, `-j -O -b` of LuaJIT, and the chunks that run before a script.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr, OsString, c_int};
 use std::os::unix::ffi::OsStrExt;
 
-use super::ffi::{self, lua_State};
+use super::ffi::{self, JIT, NUMBER, lua_State};
 
 use super::error::describe_error;
 
@@ -21,6 +21,11 @@ pub(super) struct CommandLine {
     pub(super) executes: bool,
     /// What runs before the script, in order.
     pub(super) prelude: Vec<Step>,
+    /// Whether the first of these is from `LUA_INIT`.
+    pub(super) initializes: bool,
+    /// `-b`: arguments for LuaJIT's tool that saves compiled code.
+    #[cfg(feature = "luajit")]
+    pub(super) bytecode: Option<Vec<OsString>>,
 }
 
 /// Something that runs before the script.
@@ -30,8 +35,14 @@ pub(super) enum Step {
     Chunk(CString, &'static CStr),
     /// The file that `LUA_INIT` names.
     File(CString),
-    /// `-l`: the global, and the module for it.
-    Library(CString, CString),
+    /// `-l`: the global, unless the module sets its own, and the module for it.
+    Library(Option<CString>, CString),
+    /// `-j`: a command for the compiler, or a module of its tools.
+    #[cfg(feature = "luajit")]
+    Control(CString),
+    /// `-O`: how the compiler is to optimize.
+    #[cfg(feature = "luajit")]
+    Optimize(CString),
     /// `-W`.
     Warnings,
 }
@@ -50,11 +61,20 @@ impl CommandLine {
             match bytes {
                 b"-i" => (line.interactive, line.version) = (true, true),
                 b"-v" => line.version = true,
-                b"-E" if ffi::VERSION != "5.1" || cfg!(feature = "luajit") => line.ignore_environment = true,
+                b"-E" if NUMBER >= 502 || JIT => line.ignore_environment = true,
                 b"-W" if ffi::HAS_WARNINGS => steps.push(Step::Warnings),
-                [b'-', kind @ (b'e' | b'l'), attached @ ..] => {
+                #[cfg(feature = "luajit")]
+                [b'-', b'b', attached @ ..] if steps.is_empty() && line.is_untouched() => {
+                    use std::os::unix::ffi::OsStringExt;
+                    let attached = (!attached.is_empty()).then(|| OsString::from_vec([&b"-"[..], attached].concat()));
+                    line.bytecode = Some(attached.into_iter().chain(options.by_ref().cloned()).collect());
+                }
+                #[cfg(feature = "luajit")]
+                [b'-', b'O', level @ ..] => steps.push(Step::Optimize(text(level)?)),
+                [b'-', kind @ (b'e' | b'l' | b'j'), attached @ ..] if *kind != b'j' || JIT => {
                     let next = if attached.is_empty() { options.next().map(|o| o.as_bytes()) } else { Some(attached) };
-                    let value = next.filter(|v| !attached.is_empty() || !v.starts_with(b"-"));
+                    let is_value = |v: &&[u8]| !attached.is_empty() || NUMBER == 501 || !v.starts_with(b"-");
+                    let value = next.filter(is_value);
                     let value = value.ok_or_else(|| format!("'-{}' needs argument", *kind as char))?;
                     steps.push(step(*kind, value)?);
                     line.executes |= *kind == b'e';
@@ -64,23 +84,42 @@ impl CommandLine {
         }
         if !line.ignore_environment {
             line.prelude.extend(init());
+            line.initializes = !line.prelude.is_empty();
         }
         line.prelude.append(&mut steps);
         Ok(line)
     }
 }
 
+#[cfg(feature = "luajit")]
+impl CommandLine {
+    fn is_untouched(&self) -> bool {
+        !self.version && !self.interactive && !self.ignore_environment
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<CString, String> {
+    CString::new(bytes).map_err(|e| e.to_string())
+}
+
 fn step(kind: u8, value: &[u8]) -> Result<Step, String> {
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|e| e.to_string());
-    if kind == b'e' {
-        return Ok(Step::Chunk(text(value)?, c"=(command line)"));
+    match kind {
+        b'e' => return Ok(Step::Chunk(text(value)?, c"=(command line)")),
+        #[cfg(feature = "luajit")]
+        b'j' => return Ok(Step::Control(text(value)?)),
+        _ => {}
+    }
+    if NUMBER < 504 {
+        // Modules of 5.1 set their own globals.
+        let global = if NUMBER == 501 { None } else { Some(text(value)?) };
+        return Ok(Step::Library(global, text(value)?));
     }
     if let Some(at) = value.iter().position(|&b| b == b'=') {
-        return Ok(Step::Library(text(&value[..at])?, text(&value[at + 1..])?));
+        return Ok(Step::Library(Some(text(&value[..at])?), text(&value[at + 1..])?));
     }
     // What follows a hyphen tells versions of a C module apart; it is no part of the global's name.
     let global = value.split(|&b| b == b'-').next().unwrap_or_default();
-    Ok(Step::Library(text(global)?, text(value)?))
+    Ok(Step::Library(Some(text(global)?), text(value)?))
 }
 
 /// `LUA_INIT`, or better the one for this version.
@@ -131,11 +170,17 @@ impl Step {
                     ffi::lua_getglobal(l, c"require".as_ptr());
                     ffi::lua_pushstring(l, module.as_ptr());
                     let status = call(l, 1, 1);
-                    if status == ffi::LUA_OK {
-                        ffi::lua_setglobal(l, global.as_ptr());
+                    match global {
+                        Some(global) if status == ffi::LUA_OK => ffi::lua_setglobal(l, global.as_ptr()),
+                        None if status == ffi::LUA_OK => ffi::lua_pop(l, 1),
+                        _ => {}
                     }
                     status
                 }
+                #[cfg(feature = "luajit")]
+                Self::Control(command) => super::luajit::control(l, command),
+                #[cfg(feature = "luajit")]
+                Self::Optimize(level) => super::luajit::optimize(l, level),
             }
         }
     }
@@ -153,6 +198,10 @@ pub(super) unsafe fn call(l: *mut lua_State, arguments: c_int, results: c_int) -
         ffi::lua_insert(l, base);
         let status = ffi::lua_pcall(l, arguments, results, base);
         ffi::lua_remove(l, base);
+        if NUMBER == 501 && status != ffi::LUA_OK {
+            // What is finalized then may print, before the error is told.
+            ffi::gc(l, ffi::LUA_GCCOLLECT);
+        }
         status
     }
 }
@@ -168,25 +217,28 @@ mod tests {
 
     #[test]
     fn options() {
-        let line = parse(&["-E", "-W", "-e", "x = 1", "-lsocket-v2", "-l", "g=mod", "-i"]).unwrap();
-        assert!(line.interactive && line.version && line.executes && line.ignore_environment);
+        let line = parse(&["-e", "x = 1", "-lsocket-v2", "-l", "g=mod", "-i"]).unwrap();
+        assert!(line.interactive && line.version && line.executes && !line.ignore_environment);
         let shown: Vec<String> = line.prelude.iter().map(|step| format!("{step:?}")).collect();
-        assert_eq!(
-            shown,
-            [
-                "Warnings",
-                "Chunk(\"x = 1\", \"=(command line)\")",
-                "Library(\"socket\", \"socket-v2\")",
-                "Library(\"g\", \"mod\")"
-            ]
-        );
+        let libraries = match NUMBER {
+            501 => ["Library(None, \"socket-v2\")", "Library(None, \"g=mod\")"],
+            502 | 503 => ["Library(Some(\"socket-v2\"), \"socket-v2\")", "Library(Some(\"g=mod\"), \"g=mod\")"],
+            _ => ["Library(Some(\"socket\"), \"socket-v2\")", "Library(Some(\"g\"), \"mod\")"],
+        };
+        assert_eq!(shown, ["Chunk(\"x = 1\", \"=(command line)\")", libraries[0], libraries[1]]);
         for (wrong, says) in [
             (&["-e"][..], "'-e' needs argument"),
-            (&["-l", "-v"], "'-l' needs argument"),
             (&["-x"], "unrecognized option '-x'"),
             (&["-vi"], "unrecognized option '-vi'"),
         ] {
             assert_eq!(parse(wrong).unwrap_err(), says);
+        }
+    }
+
+    #[test]
+    fn options_of_some_versions() {
+        for (option, since) in [("-E", NUMBER >= 502 || JIT), ("-W", NUMBER >= 504), ("-Ofold", JIT), ("-joff", JIT)] {
+            assert_eq!(parse(&[option]).is_ok(), since, "{option}");
         }
     }
 }

@@ -356,7 +356,8 @@ pub(super) unsafe fn set_arguments(l: *mut lua_State, setup: &Setup, script: &Pa
 pub(super) unsafe fn set_command_line(l: *mut lua_State, setup: &Setup) {
     let line = &setup.command_line;
     let behind = setup.arguments.len() + usize::from(setup.script.is_some());
-    let script = if setup.script.is_some() { line.len().saturating_sub(behind) } else { 0 };
+    // Without a script the program's name stands at 0; not so in LuaJIT.
+    let script = if setup.script.is_some() || ffi::JIT { line.len().saturating_sub(behind) } else { 0 };
     // SAFETY: the caller's promise; plain stack operations.
     unsafe {
         ffi::lua_createtable(l, setup.arguments.len() as c_int, script as c_int + 1);

@@ -32,8 +32,7 @@ pub(super) unsafe fn install(l: *mut lua_State) {
         let catches = |table: &CStr, name: &CStr, new: lua_CFunction| {
             if cfg!(feature = "luajit") { None } else { replace(l, table, name, new) }
         };
-        #[cfg_attr(not(feature = "luajit"), allow(unused_mut))]
-        let mut originals = Originals {
+        let originals = Originals {
             setmetatable: ffi::TABLES_HAVE_FINALIZERS
                 .then(|| replace(l, c"_G", c"setmetatable", setmetatable))
                 .flatten(),
@@ -65,10 +64,9 @@ pub(super) unsafe fn install(l: *mut lua_State) {
             file_setvbuf: replace_method(l, c"setvbuf", file_setvbuf),
             file_write: replace_method(l, c"write", ends::file_write),
             file_read: replace_method(l, c"read", ends::file_read),
-            ..Originals::default()
+            #[cfg(feature = "luajit")]
+            luajit: super::luajit::install(l),
         };
-        #[cfg(feature = "luajit")]
-        super::luajit::install(l, &mut originals);
         originals::set(originals);
         replace(l, c"_G", c"print", print);
         replace(l, c"os", c"exit", ends::exit);

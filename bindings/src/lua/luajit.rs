@@ -1,14 +1,16 @@
-//! What LuaJIT adds: `ffi`, whose declarations belong to the process, and the parameters of the compiler.
+//! What LuaJIT adds: `ffi`, whose declarations belong to the process, the parameters of the compiler, and options of the
+//! program.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, OsString, c_int};
+use std::os::unix::ffi::OsStrExt;
 
-use super::ffi::{self, LUA_REGISTRYINDEX, lua_State};
+use super::ffi::{self, LUA_REGISTRYINDEX, lua_CFunction, lua_State};
 
 use super::context;
 use super::functions::replace_field;
 use super::isolation::key;
-use super::originals::{Originals, original};
+use super::originals::original;
 
 /// Keys of our values in the registry.
 static FFI: u8 = 0;
@@ -34,6 +36,15 @@ const PARAMETERS: [&CStr; 15] = [
     c"maxmcode=2048",
 ];
 
+/// Functions of LuaJIT's libraries that ours call.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Functions {
+    attach: Option<lua_CFunction>,
+    cdef: Option<lua_CFunction>,
+    gc: Option<lua_CFunction>,
+    metatype: Option<lua_CFunction>,
+}
+
 /// How many tables scripts share besides the libraries.
 pub(super) const HIDDEN: c_int = 2;
 
@@ -41,12 +52,13 @@ pub(super) const HIDDEN: c_int = 2;
 ///
 /// # Safety
 /// `l` is a Lua state with all libraries open, used by this thread only, with some stack to spare.
-pub(super) unsafe fn install(l: *mut lua_State, originals: &mut Originals) {
+pub(super) unsafe fn install(l: *mut lua_State) -> Functions {
+    let mut functions = Functions::default();
     // SAFETY: the caller's promise; the libraries are as they were opened.
     unsafe {
         let top = ffi::lua_gettop(l);
         ffi::lua_getglobal(l, c"jit".as_ptr());
-        originals.jit_attach = replace_field(l, c"attach", jit_attach);
+        functions.attach = replace_field(l, c"attach", jit_attach);
 
         // The types that are declared belong to the process and cannot be taken back, so the library is opened once. A
         // script finds it where it would, not loaded yet.
@@ -55,9 +67,9 @@ pub(super) unsafe fn install(l: *mut lua_State, originals: &mut Originals) {
         ffi::lua_getfield(l, -1, c"ffi".as_ptr());
         ffi::lua_pushstring(l, c"ffi".as_ptr());
         ffi::lua_call(l, 1, 1);
-        originals.ffi_cdef = replace_field(l, c"cdef", ffi_cdef);
-        originals.ffi_gc = replace_field(l, c"gc", ffi_gc);
-        originals.ffi_metatype = replace_field(l, c"metatype", ffi_metatype);
+        functions.cdef = replace_field(l, c"cdef", ffi_cdef);
+        functions.gc = replace_field(l, c"gc", ffi_gc);
+        functions.metatype = replace_field(l, c"metatype", ffi_metatype);
         ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&FFI));
         ffi::lua_pushcfunction(l, open_ffi);
         ffi::lua_setfield(l, -2, c"ffi".as_ptr());
@@ -68,6 +80,7 @@ pub(super) unsafe fn install(l: *mut lua_State, originals: &mut Originals) {
         ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&DECLARED));
         ffi::lua_settop(l, top);
     }
+    functions
 }
 
 /// Pushes the tables of LuaJIT that scripts share besides the libraries.
@@ -109,20 +122,20 @@ pub(super) unsafe fn reset_parameters(l: *mut lua_State) {
 unsafe extern "C-unwind" fn jit_attach(l: *mut lua_State) -> c_int {
     context::with(|c| c.traces.compiler.set(true));
     // SAFETY: the original runs in this frame.
-    unsafe { original(l, |o| o.jit_attach) }
+    unsafe { original(l, |o| o.luajit.attach) }
 }
 
 macro_rules! may_set_finalizers {
-    ($($name:ident)*) => {$(
+    ($($name:ident $of:ident)*) => {$(
         unsafe extern "C-unwind" fn $name(l: *mut lua_State) -> c_int {
             context::with(|c| c.traces.finalizers.set(true));
             // SAFETY: the original runs in this frame.
-            unsafe { original(l, |o| o.$name) }
+            unsafe { original(l, |o| o.luajit.$of) }
         }
     )*};
 }
 
-may_set_finalizers! { ffi_gc ffi_metatype }
+may_set_finalizers! { ffi_gc gc ffi_metatype metatype }
 
 /// `require "ffi"`: found anew by each request.
 unsafe extern "C-unwind" fn open_ffi(l: *mut lua_State) -> c_int {
@@ -138,14 +151,14 @@ unsafe extern "C-unwind" fn ffi_cdef(l: *mut lua_State) -> c_int {
     // SAFETY: plain stack operations; the original runs in this frame, on its own arguments.
     unsafe {
         if ffi::lua_gettop(l) != 1 || ffi::lua_type(l, 1) != ffi::LUA_TSTRING {
-            return original(l, |o| o.ffi_cdef);
+            return original(l, |o| o.luajit.cdef);
         }
         ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&DECLARED));
         ffi::lua_pushvalue(l, 1);
         let stands = ffi::lua_rawget(l, -2) != ffi::LUA_TNIL && ffi::lua_tointeger(l, -1) != request;
         ffi::lua_settop(l, 1);
         if !stands {
-            original(l, |o| o.ffi_cdef);
+            original(l, |o| o.luajit.cdef);
             ffi::lua_settop(l, 1);
         }
         ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&DECLARED));
@@ -153,5 +166,142 @@ unsafe extern "C-unwind" fn ffi_cdef(l: *mut lua_State) -> c_int {
         ffi::lua_pushinteger(l, request);
         ffi::lua_rawset(l, -3);
         0
+    }
+}
+
+// -------------------------------------------------------------------- options of the program
+
+/// Pushes a module's table, loaded or not.
+unsafe fn push_loaded(l: *mut lua_State, name: &CStr) {
+    // SAFETY: plain stack operations.
+    unsafe {
+        ffi::lua_getfield(l, LUA_REGISTRYINDEX, ffi::LUA_LOADED_TABLE);
+        ffi::lua_getfield(l, -1, name.as_ptr());
+        ffi::lua_remove(l, -2);
+    }
+}
+
+/// `-j`: calls a function of `jit`, or starts one of the modules below it. On an error its message is on the stack.
+///
+/// # Safety
+/// `l` is a Lua state of this thread, with some stack to spare.
+pub(super) unsafe fn control(l: *mut lua_State, command: &CStr) -> c_int {
+    let command = command.to_bytes();
+    let at = command.iter().position(|&b| b == b'=');
+    let (name, options) = at.map_or((command, None), |at| (&command[..at], Some(&command[at + 1..])));
+    // SAFETY: plain stack operations, in protected mode where they can fail.
+    unsafe {
+        push_loaded(l, c"jit");
+        ffi::lua_pushlstring(l, name.as_ptr().cast(), name.len());
+        ffi::lua_rawget(l, -2);
+        ffi::lua_remove(l, -2);
+        if ffi::lua_isfunction(l, -1) == 0 {
+            ffi::lua_pop(l, 1);
+            if !push_tool(l, name) {
+                return ffi::LUA_ERRRUN;
+            }
+        }
+        call_with(l, options.unwrap_or_default())
+    }
+}
+
+/// Pushes the function that starts one of the modules below `jit`, or why there is none.
+unsafe fn push_tool(l: *mut lua_State, name: &[u8]) -> bool {
+    // SAFETY: plain stack operations.
+    unsafe {
+        ffi::lua_getglobal(l, c"require".as_ptr());
+        let module = [b"jit.", name].concat();
+        ffi::lua_pushlstring(l, module.as_ptr().cast(), module.len());
+        drop(module);
+        let mut found = ffi::lua_pcall(l, 1, 1, 0) == ffi::LUA_OK && ffi::lua_istable(l, -1) != 0;
+        if found {
+            ffi::lua_getfield(l, -1, c"start".as_ptr());
+            ffi::lua_remove(l, -2);
+            found = ffi::lua_isnil(l, -1) == 0;
+        }
+        if !found {
+            ffi::lua_pop(l, 1);
+            ffi::lua_pushstring(l, c"unknown luaJIT command or jit.* modules not installed".as_ptr());
+        }
+        found
+    }
+}
+
+/// `-b`.
+///
+/// # Safety
+/// As for [`control`].
+pub(super) unsafe fn save_bytecode<'a>(l: *mut lua_State, arguments: impl Iterator<Item = &'a OsString>) -> c_int {
+    // SAFETY: plain stack operations.
+    unsafe {
+        if !push_tool(l, b"bcsave") {
+            return ffi::LUA_ERRRUN;
+        }
+        let mut count = 0;
+        for argument in arguments {
+            if ffi::lua_checkstack(l, 2) != 0 {
+                ffi::lua_pushlstring(l, argument.as_bytes().as_ptr().cast(), argument.len());
+                count += 1;
+            }
+        }
+        ffi::lua_pcall(l, count, 0, 0)
+    }
+}
+
+/// `-O`.
+///
+/// # Safety
+/// As for [`control`].
+pub(super) unsafe fn optimize(l: *mut lua_State, options: &CStr) -> c_int {
+    // SAFETY: plain stack operations.
+    unsafe {
+        push_loaded(l, c"jit.opt");
+        ffi::lua_getfield(l, -1, c"start".as_ptr());
+        ffi::lua_remove(l, -2);
+        call_with(l, options.to_bytes())
+    }
+}
+
+/// Calls the function on top with the words of a list, of which empty ones are nil.
+unsafe fn call_with(l: *mut lua_State, options: &[u8]) -> c_int {
+    let mut count = 0;
+    // SAFETY: plain stack operations.
+    unsafe {
+        if !options.is_empty() {
+            for word in options.split(|&b| b == b',') {
+                ffi::luaL_checkstack(l, 2, std::ptr::null());
+                if word.is_empty() {
+                    ffi::lua_pushnil(l);
+                } else {
+                    ffi::lua_pushlstring(l, word.as_ptr().cast(), word.len());
+                }
+                count += 1;
+            }
+        }
+        ffi::lua_pcall(l, count, 0, 0)
+    }
+}
+
+/// The line about the compiler that the prompt begins with.
+///
+/// # Safety
+/// As for [`control`].
+pub(super) unsafe fn jit_status(l: *mut lua_State) -> String {
+    // SAFETY: texts are copied before they leave the stack.
+    unsafe {
+        let top = ffi::lua_gettop(l);
+        push_loaded(l, c"jit");
+        ffi::lua_getfield(l, -1, c"status".as_ptr());
+        ffi::lua_call(l, 0, ffi::LUA_MULTRET);
+        let mut line = if ffi::lua_toboolean(l, top + 2) != 0 { "JIT: ON" } else { "JIT: OFF" }.to_owned();
+        for at in top + 3..=ffi::lua_gettop(l) {
+            let text = ffi::lua_tostring(l, at);
+            if !text.is_null() {
+                line.push(' ');
+                line.push_str(&CStr::from_ptr(text).to_string_lossy());
+            }
+        }
+        ffi::lua_settop(l, top);
+        line
     }
 }

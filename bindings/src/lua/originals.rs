@@ -21,14 +21,6 @@ pub(super) struct Originals {
     pub(super) jit_on: Option<lua_CFunction>,
     pub(super) jit_off: Option<lua_CFunction>,
     pub(super) jit_start: Option<lua_CFunction>,
-    #[cfg(feature = "luajit")]
-    pub(super) jit_attach: Option<lua_CFunction>,
-    #[cfg(feature = "luajit")]
-    pub(super) ffi_cdef: Option<lua_CFunction>,
-    #[cfg(feature = "luajit")]
-    pub(super) ffi_gc: Option<lua_CFunction>,
-    #[cfg(feature = "luajit")]
-    pub(super) ffi_metatype: Option<lua_CFunction>,
     pub(super) setlocale: Option<lua_CFunction>,
     pub(super) pcall: Option<lua_CFunction>,
     pub(super) xpcall: Option<lua_CFunction>,
@@ -46,6 +38,8 @@ pub(super) struct Originals {
     pub(super) tmpfile: Option<lua_CFunction>,
     pub(super) file_write: Option<lua_CFunction>,
     pub(super) file_read: Option<lua_CFunction>,
+    #[cfg(feature = "luajit")]
+    pub(super) luajit: super::luajit::Functions,
 }
 
 thread_local! {

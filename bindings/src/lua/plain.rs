@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
-use super::ffi::{self, lua_State};
+use super::ffi::{self, JIT, NUMBER, lua_State};
 use fcgi_core::Setup;
 
 use super::application::{self, Application};
@@ -19,6 +19,9 @@ use super::interrupts::{self, catch_interrupts};
 use super::repl;
 use super::state::Owned;
 use super::stdio;
+
+/// Until 5.2 the program makes `arg` just before it runs a script, and passes on its own arguments, not what `arg` holds.
+const ARG_WITH_SCRIPT: bool = NUMBER <= 502 && !JIT;
 
 /// What is to be run, for the function that runs it.
 struct Job<'a> {
@@ -36,7 +39,10 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
         Ok(line) => line,
         Err(wrong) => {
             let program = setup.program.display();
-            eprintln!("{program}: {wrong}\n{}", usage(&program.to_string()));
+            if NUMBER >= 502 {
+                eprintln!("{program}: {wrong}");
+            }
+            eprintln!("{}", usage(&program.to_string()));
             return Ok(1);
         }
     };
@@ -63,10 +69,49 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
 }
 
 fn usage(program: &str) -> String {
-    format!(
-        "usage: {program} [options] [script [args]]
-Available options are:
-  -e stat   execute string 'stat'
+    let end = if NUMBER == 501 { "." } else { "" };
+    let dots = if JIT { "..." } else { "" };
+    let options = if JIT {
+        "  -e chunk  Execute string 'chunk'.
+  -l name   Require library 'name'.
+  -b ...    Save or list bytecode.
+  -j cmd    Perform LuaJIT control command.
+  -O[opt]   Control LuaJIT optimizations.
+  -i        Enter interactive mode after executing 'script'.
+  -v        Show version information.
+  -E        Ignore environment variables.
+  --        Stop handling options.
+  -         Execute stdin and stop handling options."
+    } else {
+        match NUMBER {
+            501 => {
+                "  -e stat  execute string 'stat'
+  -l name  require library 'name'
+  -i       enter interactive mode after executing 'script'
+  -v       show version information
+  --       stop handling options
+  -        execute stdin and stop handling options"
+            }
+            502 => {
+                "  -e stat  execute string 'stat'
+  -i       enter interactive mode after executing 'script'
+  -l name  require library 'name'
+  -v       show version information
+  -E       ignore environment variables
+  --       stop handling options
+  -        stop handling options and execute stdin"
+            }
+            503 => {
+                "  -e stat  execute string 'stat'
+  -i       enter interactive mode after executing 'script'
+  -l name  require library 'name' into global 'name'
+  -v       show version information
+  -E       ignore environment variables
+  --       stop handling options
+  -        stop handling options and execute stdin"
+            }
+            _ => {
+                "  -e stat   execute string 'stat'
   -i        enter interactive mode after executing 'script'
   -l mod    require library 'mod' into global 'mod'
   -l g=mod  require library 'mod' into global 'g'
@@ -75,7 +120,10 @@ Available options are:
   -W        turn warnings on
   --        stop handling options
   -         stop handling options and execute stdin"
-    )
+            }
+        }
+    };
+    format!("usage: {program} [options]{dots} [script [args]{dots}]{end}\nAvailable options are:\n{options}")
 }
 
 /// Everything, in the frame of one C function. Gives true when all went well.
@@ -84,19 +132,31 @@ unsafe extern "C-unwind" fn main(l: *mut lua_State) -> c_int {
     unsafe {
         let job = &*ffi::lua_touserdata(l, 1).cast::<Job<'_>>();
         let Job { setup, line } = job;
-        if line.version {
-            repl::print_version(l);
-        }
         super::module::install(l);
         ffi::set_warnings(l, super::functions::warn);
-        engine::set_command_line(l, setup);
+        if !ARG_WITH_SCRIPT {
+            engine::set_command_line(l, setup);
+        }
         ffi::gc_start(l);
-        for step in &line.prelude {
+        // The program of 5.1 initializes before it says which version it is.
+        let version_before = if NUMBER == 501 { usize::from(line.initializes) } else { 0 };
+        for at in 0..=line.prelude.len() {
+            if line.version && at == version_before {
+                repl::print_version(l);
+            }
+            let Some(step) = line.prelude.get(at) else { break };
             catch_interrupts();
             let status = step.run(l);
             if !report(l, status, Some(&setup.program)) {
                 return 0;
             }
+        }
+        #[cfg(feature = "luajit")]
+        if let Some(first) = &line.bytecode {
+            let arguments = first.iter().chain(&setup.script).chain(&setup.arguments);
+            let status = super::luajit::save_bytecode(l, arguments);
+            ffi::lua_pushboolean(l, c_int::from(report(l, status, Some(&setup.program))));
+            return 1;
         }
         if setup.script.is_some() {
             catch_interrupts();
@@ -111,8 +171,9 @@ unsafe extern "C-unwind" fn main(l: *mut lua_State) -> c_int {
             if std::io::stdin().is_terminal() {
                 repl::print_version(l);
                 repl::run(l);
-            } else if !report(l, run_stdin(l), Some(&setup.program)) {
-                return 0;
+            } else {
+                // Whether that fails does not show in the status.
+                report(l, run_stdin(l), Some(&setup.program));
             }
         }
         ffi::lua_pushboolean(l, 1);
@@ -127,12 +188,15 @@ unsafe fn run_script(l: *mut lua_State, setup: &Setup) -> c_int {
     let is_stdin = script == "-" && !setup.own_ended;
     // SAFETY: plain stack operations; the script's arguments go behind it.
     unsafe {
+        if ARG_WITH_SCRIPT {
+            engine::set_command_line(l, setup);
+        }
         let status = ffi::load_file(l, if is_stdin { ptr::null() } else { name.as_ptr() });
         if status != ffi::LUA_OK {
             return status;
         }
         drop(name);
-        let count = push_arguments(l);
+        let count = if ARG_WITH_SCRIPT { push_own_arguments(l, setup) } else { push_arguments(l) };
         if !setup.is_cgi {
             return command_line::call(l, count, ffi::LUA_MULTRET);
         }
@@ -159,11 +223,28 @@ unsafe fn answer(l: *mut lua_State, script: &Path) -> c_int {
     }
 }
 
+/// Pushes the script's arguments as they were given; gives their number.
+unsafe fn push_own_arguments(l: *mut lua_State, setup: &Setup) -> c_int {
+    // SAFETY: plain stack operations; nothing needs dropping when an error is raised.
+    unsafe {
+        let count = setup.arguments.len() as c_int;
+        ffi::luaL_checkstack(l, count + 3, c"too many arguments to script".as_ptr());
+        for argument in &setup.arguments {
+            ffi::lua_pushlstring(l, argument.as_bytes().as_ptr().cast(), argument.len());
+        }
+        count
+    }
+}
+
 /// Pushes what `arg` holds, which chunks before the script may have changed; gives their number.
 unsafe fn push_arguments(l: *mut lua_State) -> c_int {
     // SAFETY: plain stack operations; nothing needs dropping when an error is raised.
     unsafe {
         if ffi::lua_getglobal(l, c"arg".as_ptr()) != ffi::LUA_TTABLE {
+            if JIT {
+                ffi::lua_pop(l, 1);
+                return 0;
+            }
             return ffi::luaL_error(l, c"'arg' is not a table".as_ptr());
         }
         let count = ffi::luaL_len(l, -1) as c_int;

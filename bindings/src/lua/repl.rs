@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_int};
 use std::io::{BufRead, IsTerminal, Write};
 use std::ptr;
 
-use super::ffi::{self, lua_State};
+use super::ffi::{self, JIT, NUMBER, lua_State};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{Config, Editor};
@@ -42,7 +42,14 @@ pub(super) unsafe fn print_version(l: *mut lua_State) {
     };
     #[cfg(not(feature = "luajit"))]
     let _ = l;
-    println!("{text}");
+    // What was printed through C comes first.
+    // SAFETY: all streams of the process may be flushed.
+    unsafe { libc::fflush(ptr::null_mut()) };
+    if cfg!(feature = "lua51") {
+        eprintln!("{text}");
+    } else {
+        println!("{text}");
+    }
 }
 
 /// Where lines come from: an editor with a history on a terminal, otherwise just lines.
@@ -75,9 +82,9 @@ impl Lines {
                 if line.last() == Some(&b'\n') {
                     line.pop();
                 }
-                // What is typed into a pipe is shown, as the usual line editor shows it.
-                let shown = if count > 0 { &b"\n"[..] } else { b"" };
-                out.write_all(&[prompt.as_bytes(), &line[..], shown].concat()).and_then(|()| out.flush()).ok()?;
+                // What is typed into a pipe is shown, as the usual line editor shows it; LuaJIT has none.
+                let shown = if count > 0 && !JIT { &[&line[..], b"\n"].concat()[..] } else { b"" };
+                out.write_all(&[prompt.as_bytes(), shown].concat()).and_then(|()| out.flush()).ok()?;
                 (count > 0).then_some(line)
             }
         }
@@ -90,6 +97,15 @@ impl Lines {
 /// `l` is a Lua state of this thread; called in a C function's frame.
 pub(super) unsafe fn run(l: *mut lua_State) {
     let mut lines = Lines::new();
+    #[cfg(feature = "luajit")]
+    {
+        // SAFETY: the caller's promise. What the script wrote through C comes first.
+        let status = unsafe {
+            libc::fflush(ptr::null_mut());
+            super::luajit::jit_status(l)
+        };
+        println!("{status}");
+    }
     // SAFETY: the caller's promise; chunks run in protected mode.
     unsafe {
         ffi::lua_settop(l, 0);
@@ -122,16 +138,18 @@ unsafe fn load_line(l: *mut lua_State, lines: &mut Lines) -> Option<c_int> {
             text = [b"return ", expression].concat();
         }
         // An expression is evaluated; what is none is tried as a statement.
-        if load(l, &[b"return ", &text[..]].concat()) == ffi::LUA_OK {
-            return Some(ffi::LUA_OK);
+        if NUMBER >= 503 {
+            if load(l, &[b"return ", &text[..]].concat()) == ffi::LUA_OK {
+                return Some(ffi::LUA_OK);
+            }
+            ffi::lua_pop(l, 1);
         }
-        ffi::lua_pop(l, 1);
         loop {
             let status = load(l, &text);
             if status != ffi::LUA_ERRSYNTAX || !is_incomplete(l) {
                 return Some(status);
             }
-            let Some(more) = lines.next(&prompt(l, false)) else { return Some(status) };
+            let Some(more) = lines.next(&prompt(l, false)) else { return (NUMBER >= 503).then_some(status) };
             ffi::lua_pop(l, 1);
             text.push(b'\n');
             text.extend_from_slice(&more);

@@ -79,9 +79,10 @@ unsafe fn search_system_directories(l: *mut lua_State) {
     unsafe {
         let (arch, version) = (std::env::consts::ARCH, ffi::VERSION);
         let scripts = format!("/usr/share/lua/{version}/?.lua;/usr/share/lua/{version}/?/init.lua");
-        let mut libraries = format!("/usr/lib/{arch}-linux-gnu/lua/{version}/?.so");
-        if !cfg!(feature = "luajit") {
-            libraries += &format!(";/usr/lib/lua/{version}/?.so");
+        let mut libraries = format!("/usr/lib/{arch}-linux-gnu/lua/{version}/?.so;/usr/lib/lua/{version}/?.so");
+        if ffi::JIT {
+            // The second one is unknown to the system's program.
+            libraries.truncate(libraries.find(';').unwrap_or(libraries.len()));
         }
         let all_in_one = format!("/usr/local/lib/lua/{version}/loadall.so");
         if ffi::HAS_ENVIRONMENTS {

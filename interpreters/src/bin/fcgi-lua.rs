@@ -10,7 +10,7 @@ fn main() -> std::process::ExitCode {
         name: "Lua",
         extension: "lua",
         interpreter: |setup| Ok(Box::new(lua::Engine::new(setup)?)),
-        valued: "el",
+        valued: if cfg!(feature = "luajit") { "elj" } else { "el" },
         plain: lua::run_plain,
     })
 }

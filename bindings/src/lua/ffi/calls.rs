@@ -156,6 +156,12 @@ pub(in crate::lua) unsafe fn new_userdata(l: *mut lua_State, size: usize) -> *mu
     unsafe { lua_newuserdata(l, size) }
 }
 
+// LuaJIT's own, which shows what it alone knows of a frame; the one of the binding is made for Lua 5.1.
+#[cfg(feature = "luajit")]
+unsafe extern "C-unwind" {
+    pub(in crate::lua) fn luaL_traceback(l: *mut lua_State, of: *mut lua_State, message: *const c_char, level: c_int);
+}
+
 /// `luaL_testudata`.
 #[cfg(any(feature = "lua51", feature = "luajit"))]
 pub(in crate::lua) unsafe fn luaL_testudata(l: *mut lua_State, at: c_int, name: *const c_char) -> *mut c_void {

@@ -12,13 +12,7 @@ use super::*;
 /// Whether a value is an error's text, for `coroutine.wrap`.
 pub(in crate::lua) unsafe fn is_message(l: *mut lua_State, at: c_int) -> bool {
     // SAFETY: a look at the stack.
-    unsafe {
-        if cfg!(any(feature = "lua54", feature = "lua55")) {
-            lua_type(l, at) == LUA_TSTRING
-        } else {
-            lua_isstring(l, at) != 0
-        }
-    }
+    unsafe { if NUMBER >= 503 { lua_type(l, at) == LUA_TSTRING } else { lua_isstring(l, at) != 0 } }
 }
 
 /// What `lua` does with an error before the stack is unwound; the error is at 1, and what becomes of it on top.

@@ -11,11 +11,29 @@ mod errors;
 mod restore;
 
 pub(super) use calls::*;
+// There is one of this name in the binding, too.
+#[cfg(feature = "luajit")]
+pub(super) use calls::luaL_traceback;
 pub(super) use collector::*;
 pub(super) use errors::*;
 pub(super) use mlua::ffi::*;
 pub(super) use mlua::lua_CFunction;
 pub(super) use restore::*;
+
+/// The version's number; LuaJIT counts as the Lua 5.1 that it is compatible with.
+pub(super) const NUMBER: u32 = if cfg!(any(feature = "lua51", feature = "luajit")) {
+    501
+} else if cfg!(feature = "lua52") {
+    502
+} else if cfg!(feature = "lua53") {
+    503
+} else if cfg!(feature = "lua54") {
+    504
+} else {
+    505
+};
+/// Whether this is LuaJIT.
+pub(super) const JIT: bool = cfg!(feature = "luajit");
 
 /// How the version is called in the names of directories and variables.
 #[cfg(any(feature = "lua51", feature = "luajit"))]
