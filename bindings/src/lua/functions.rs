@@ -57,9 +57,6 @@ pub(super) unsafe fn install(l: *mut lua_State) {
             // LuaJIT's state of the generator is always put back.
             random: RANDOM_COUNTS.then(|| replace(l, c"math", c"random", random)).flatten(),
             randomseed: replace(l, c"math", c"randomseed", randomseed),
-            jit_on: replace(l, c"jit", c"on", jit_on),
-            jit_off: replace(l, c"jit", c"off", jit_off),
-            jit_start: replace_jit_start(l),
             file_flush: replace_method(l, c"flush", file_flush),
             file_setvbuf: replace_method(l, c"setvbuf", file_setvbuf),
             file_write: replace_method(l, c"write", ends::file_write),
@@ -420,32 +417,6 @@ unsafe extern "C-unwind" fn newproxy(l: *mut lua_State) -> c_int {
     // SAFETY: the original runs in this frame.
     unsafe { original(l, |o| o.newproxy) }
 }
-
-unsafe fn replace_jit_start(l: *mut lua_State) -> Option<lua_CFunction> {
-    // SAFETY: as for `install`.
-    unsafe {
-        let top = ffi::lua_gettop(l);
-        let mut original = None;
-        if ffi::lua_getglobal(l, c"jit".as_ptr()) == ffi::LUA_TTABLE {
-            ffi::lua_getfield(l, -1, c"opt".as_ptr());
-            original = replace_field(l, c"start", jit_start);
-        }
-        ffi::lua_settop(l, top);
-        original
-    }
-}
-
-macro_rules! change_the_compiler {
-    ($($name:ident)*) => {$(
-        unsafe extern "C-unwind" fn $name(l: *mut lua_State) -> c_int {
-            context::with(|c| c.traces.compiler.set(true));
-            // SAFETY: the original runs in this frame.
-            unsafe { original(l, |o| o.$name) }
-        }
-    )*};
-}
-
-change_the_compiler! { jit_on jit_off jit_start }
 
 unsafe extern "C-unwind" fn randomseed(l: *mut lua_State) -> c_int {
     context::with(|c| c.traces.random.set(true));

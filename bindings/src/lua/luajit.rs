@@ -39,6 +39,9 @@ const PARAMETERS: [&CStr; 15] = [
 /// Functions of LuaJIT's libraries that ours call.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Functions {
+    on: Option<lua_CFunction>,
+    off: Option<lua_CFunction>,
+    start: Option<lua_CFunction>,
     attach: Option<lua_CFunction>,
     cdef: Option<lua_CFunction>,
     gc: Option<lua_CFunction>,
@@ -48,7 +51,7 @@ pub(super) struct Functions {
 /// How many tables scripts share besides the libraries.
 pub(super) const HIDDEN: c_int = 2;
 
-/// Makes `ffi` one for all requests.
+/// Makes `ffi` one for all requests, and notices when the compiler is set.
 ///
 /// # Safety
 /// `l` is a Lua state with all libraries open, used by this thread only, with some stack to spare.
@@ -58,7 +61,11 @@ pub(super) unsafe fn install(l: *mut lua_State) -> Functions {
     unsafe {
         let top = ffi::lua_gettop(l);
         ffi::lua_getglobal(l, c"jit".as_ptr());
+        functions.on = replace_field(l, c"on", jit_on);
+        functions.off = replace_field(l, c"off", jit_off);
         functions.attach = replace_field(l, c"attach", jit_attach);
+        ffi::lua_getfield(l, -1, c"opt".as_ptr());
+        functions.start = replace_field(l, c"start", jit_start);
 
         // The types that are declared belong to the process and cannot be taken back, so the library is opened once. A
         // script finds it where it would, not loaded yet.
@@ -119,23 +126,18 @@ pub(super) unsafe fn reset_parameters(l: *mut lua_State) {
     }
 }
 
-unsafe extern "C-unwind" fn jit_attach(l: *mut lua_State) -> c_int {
-    context::with(|c| c.traces.compiler.set(true));
-    // SAFETY: the original runs in this frame.
-    unsafe { original(l, |o| o.luajit.attach) }
-}
-
-macro_rules! may_set_finalizers {
-    ($($name:ident $of:ident)*) => {$(
+macro_rules! leave_traces {
+    ($trace:ident: $($name:ident $of:ident)*) => {$(
         unsafe extern "C-unwind" fn $name(l: *mut lua_State) -> c_int {
-            context::with(|c| c.traces.finalizers.set(true));
+            context::with(|c| c.traces.$trace.set(true));
             // SAFETY: the original runs in this frame.
             unsafe { original(l, |o| o.luajit.$of) }
         }
     )*};
 }
 
-may_set_finalizers! { ffi_gc gc ffi_metatype metatype }
+leave_traces! { compiler: jit_on on jit_off off jit_start start jit_attach attach }
+leave_traces! { finalizers: ffi_gc gc ffi_metatype metatype }
 
 /// `require "ffi"`: found anew by each request.
 unsafe extern "C-unwind" fn open_ffi(l: *mut lua_State) -> c_int {
