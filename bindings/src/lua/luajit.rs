@@ -16,6 +16,10 @@ use super::originals::original;
 static FFI: u8 = 0;
 /// By the text of a declaration: the request that made it last.
 static DECLARED: u8 = 1;
+/// By a type's name its metatable, and by a metatable the request that gave it last.
+static METATYPES: u8 = 2;
+static TYPEOF: u8 = 3;
+static METATYPE: u8 = 4;
 
 /// The parameters of the compiler that `jit.opt.start` sets, as LuaJIT starts with them.
 const PARAMETERS: [&CStr; 15] = [
@@ -76,6 +80,10 @@ pub(super) unsafe fn install(l: *mut lua_State) -> Functions {
         ffi::lua_call(l, 1, 1);
         functions.cdef = replace_field(l, c"cdef", ffi_cdef);
         functions.gc = replace_field(l, c"gc", ffi_gc);
+        for (name, at) in [(c"typeof", &TYPEOF), (c"metatype", &METATYPE)] {
+            ffi::lua_getfield(l, -1, name.as_ptr());
+            ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(at));
+        }
         functions.metatype = replace_field(l, c"metatype", ffi_metatype);
         ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&FFI));
         ffi::lua_pushcfunction(l, open_ffi);
@@ -85,6 +93,8 @@ pub(super) unsafe fn install(l: *mut lua_State) -> Functions {
         ffi::lua_setfield(l, -2, c"ffi".as_ptr());
         ffi::lua_newtable(l);
         ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&DECLARED));
+        ffi::lua_newtable(l);
+        ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&METATYPES));
         ffi::lua_settop(l, top);
     }
     functions
@@ -137,7 +147,74 @@ macro_rules! leave_traces {
 }
 
 leave_traces! { compiler: jit_on on jit_off off jit_start start jit_attach attach }
-leave_traces! { finalizers: ffi_gc gc ffi_metatype metatype }
+leave_traces! { finalizers: ffi_gc gc }
+
+/// `ffi.metatype`: a type keeps the metatable that an earlier request gave it, so that gets the contents of the new one.
+unsafe extern "C-unwind" fn ffi_metatype(l: *mut lua_State) -> c_int {
+    const FLUSH: c_int = 0x200;
+    unsafe extern "C" {
+        fn luaJIT_setmode(l: *mut lua_State, at: c_int, mode: c_int) -> c_int;
+    }
+    context::with(|c| c.traces.finalizers.set(true));
+    let request = context::with(|c| c.requests.get());
+    // SAFETY: plain stack operations; the original runs in this frame, on its own arguments. Compiled code takes metatables
+    // of types for constant, so it goes.
+    unsafe {
+        if ffi::lua_istable(l, 2) == 0 {
+            return original(l, |o| o.luajit.metatype);
+        }
+        ffi::lua_settop(l, 2);
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&TYPEOF));
+        ffi::lua_pushvalue(l, 1);
+        if ffi::lua_pcall(l, 1, 1, 0) != ffi::LUA_OK {
+            ffi::lua_settop(l, 2);
+            return original(l, |o| o.luajit.metatype);
+        }
+        ffi::lua_replace(l, 1);
+        ffi::luaL_tolstring(l, 1, std::ptr::null_mut());
+        ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&METATYPES));
+        ffi::lua_pushvalue(l, 3);
+        // 1: the type, 2: its new metatable, 3: its name, 4: metatables by names, 5: the one that it has
+        let mut stands = ffi::lua_rawget(l, 4) == ffi::LUA_TTABLE;
+        if stands {
+            ffi::lua_pushvalue(l, 5);
+            ffi::lua_rawget(l, 4);
+            stands = ffi::lua_tointeger(l, -1) != request;
+            ffi::lua_settop(l, 5);
+        }
+        if stands {
+            ffi::lua_pushnil(l);
+            while ffi::lua_next(l, 5) != 0 {
+                ffi::lua_pop(l, 1);
+                ffi::lua_pushvalue(l, -1);
+                ffi::lua_pushnil(l);
+                ffi::lua_rawset(l, 5);
+            }
+            ffi::lua_pushnil(l);
+            while ffi::lua_next(l, 2) != 0 {
+                ffi::lua_pushvalue(l, -2);
+                ffi::lua_insert(l, -2);
+                ffi::lua_rawset(l, 5);
+            }
+            luaJIT_setmode(l, 0, FLUSH);
+        } else {
+            ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&METATYPE));
+            ffi::lua_pushvalue(l, 1);
+            ffi::lua_pushvalue(l, 2);
+            ffi::lua_call(l, 2, 0);
+            ffi::lua_pushvalue(l, 2);
+            ffi::lua_replace(l, 5);
+        }
+        ffi::lua_pushvalue(l, 3);
+        ffi::lua_pushvalue(l, 5);
+        ffi::lua_rawset(l, 4);
+        ffi::lua_pushvalue(l, 5);
+        ffi::lua_pushinteger(l, request);
+        ffi::lua_rawset(l, 4);
+        ffi::lua_pushvalue(l, 1);
+        1
+    }
+}
 
 /// `require "ffi"`: found anew by each request.
 unsafe extern "C-unwind" fn open_ffi(l: *mut lua_State) -> c_int {
