@@ -110,7 +110,7 @@ elseif path == "/big" then
   io.write("Content-Type: application/octet-stream\n\n")
   local block = string.rep("0123456789abcdef", 4096)
   for i = 1, 1600 do io.write(block) end
-elseif path == "/slow" then os.execute("sleep 2") print("Content-Type: text/plain\n")
+elseif path == "/slow" then os.execute("sleep 6") print("Content-Type: text/plain\n")
 elseif path == "/length" then io.write("Content-Type: text/plain\nContent-Length: 5\n\n12345")
 elseif path == "/none" then print("Status: 204 No Content\n")
 elseif path == "/missing" then print("Status: 404 Not Here\nContent-Type: text/plain\n\nnot here")
