@@ -133,7 +133,8 @@ impl Scripts {
 /// Compiled scripts by path. A file is looked at once a second at most, and compiled again when it has changed.
 #[derive(Debug)]
 pub struct Cache<T> {
-    entries: HashMap<PathBuf, Entry<T>>,
+    /// By path. (As a text, whose hash costs less than that of a path's components.)
+    entries: HashMap<OsString, Entry<T>>,
 }
 
 #[derive(Debug)]
@@ -208,7 +209,7 @@ impl<T> Cache<T> {
     /// What `compile` says, which is called, too, when the file cannot be looked at: it knows how to say so.
     pub fn get<E>(&mut self, path: &Path, compile: impl FnOnce(&Path) -> Result<T, E>) -> Result<&T, E> {
         let now = Instant::now();
-        let known = self.entries.get_mut(path).is_some_and(|entry| {
+        let known = self.entries.get_mut(path.as_os_str()).is_some_and(|entry| {
             if now.duration_since(entry.looked_at) < BELIEVED {
                 return true;
             }
@@ -216,7 +217,7 @@ impl<T> Cache<T> {
             look_at(path).is_ok_and(|version| version == entry.version)
         });
         if !known {
-            self.entries.remove(path);
+            self.entries.remove(path.as_os_str());
             // Looked at before it is compiled: a change in between is seen the next time.
             let version = look_at(path);
             let compiled = compile(path)?;
@@ -225,9 +226,9 @@ impl<T> Cache<T> {
             }
             let version =
                 version.unwrap_or(Version { device: 0, inode: 0, size: 0, modified: (0, 0), changed: (0, 0) });
-            self.entries.insert(path.to_owned(), Entry { compiled, version, looked_at: now });
+            self.entries.insert(path.as_os_str().to_owned(), Entry { compiled, version, looked_at: now });
         }
-        Ok(&self.entries[path].compiled)
+        Ok(&self.entries[path.as_os_str()].compiled)
     }
 
     fn forget_half(&mut self) {

@@ -38,6 +38,8 @@ pub(super) fn key(of: &'static u8) -> *const c_void {
 pub(super) struct Baseline {
     tables: Vec<Shared>,
     collector: ffi::GcParameters,
+    /// How the table of loaded modules looks.
+    loaded: Option<Shape>,
     random: ffi::Random,
 }
 
@@ -56,6 +58,7 @@ impl Baseline {
     /// `l` is a Lua state with all libraries open, used by this thread only; called in protected mode.
     pub(super) unsafe fn take(l: *mut lua_State) -> Self {
         let mut tables = Vec::new();
+        let loaded;
         // SAFETY: the caller's promise; each step leaves the stack as it found it.
         unsafe {
             ffi::luaL_checkstack(l, 20, ptr::null());
@@ -71,6 +74,7 @@ impl Baseline {
             ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&BASELINE));
             // Of the loaded modules only the libraries are put back.
             ffi::lua_getfield(l, LUA_REGISTRYINDEX, ffi::LUA_LOADED_TABLE);
+            loaded = layout_is_known.then(|| Shape::of(l));
             copy_table(l);
             ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&LOADED));
             ffi::lua_pop(l, 1);
@@ -81,7 +85,7 @@ impl Baseline {
         }
         // SAFETY: as above.
         let (collector, random) = unsafe { (ffi::gc_parameters(l), ffi::Random::of(l)) };
-        Self { tables, collector, random }
+        Self { tables, collector, loaded, random }
     }
 
     /// Puts back what differs.
@@ -112,13 +116,21 @@ impl Baseline {
                 }
             }
             ffi::lua_pop(l, 1);
-            restore_loaded(l);
+            let modules_changed =
+                !context.volatile.borrow().is_empty() || !self.loaded.as_ref().is_some_and(|shape| shape.is_same());
+            if modules_changed {
+                restore_loaded(l);
+            }
             let metatables = context.traces.metatables.replace(false);
             if metatables {
                 restore_type_metatables(l);
             }
             restore_default_files(l, metatables);
             forget_volatile(l, context);
+            if modules_changed && let Some(shape) = &mut self.loaded {
+                // Modules come along: the next request is compared with how this one left them.
+                shape.renew();
+            }
             if context.loading.get() != 0 {
                 ffi::lua_newtable(l);
                 ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&BEFORE));

@@ -245,9 +245,16 @@ pub(super) fn pair_lengths(bytes: &[u8]) -> Option<(usize, usize, usize)> {
     Some((name, value, first + second))
 }
 
-/// A number that differs for most different names.
+/// A number that differs for most different names: of their lengths and their first and last eight bytes.
 fn fingerprint(name: &[u8]) -> u32 {
-    name.iter().fold(name.len() as u32, |sum, &byte| sum.rotate_left(5) ^ u32::from(byte))
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    let print = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+        (Some(first), Some(last)) => {
+            u64::from_le_bytes(*first).wrapping_mul(MIX) ^ u64::from_le_bytes(*last).rotate_left(32)
+        }
+        _ => name.iter().fold(0, |sum: u64, &byte| sum << 8 | u64::from(byte)),
+    };
+    ((print ^ name.len() as u64).wrapping_mul(MIX) >> 32) as u32
 }
 
 fn length(bytes: &[u8]) -> Option<(usize, usize)> {
