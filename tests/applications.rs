@@ -134,6 +134,25 @@ fn applications_do_not_meet() {
     }
 }
 
+/// What an application looked at or set is no business of the next script's state, nor of the process.
+#[test]
+fn what_an_application_touches_stays_its_own() {
+    let directory = Directory::new();
+    let root = directory.path().display().to_string();
+    let text = "return function() debug.getregistry().mark = 1 os.setlocale('C.UTF-8') collectgarbage('stop') \
+                debug.setmetatable(0, {}) return 200, {A = 1}, 'app' end";
+    let app = directory.file("app.lua", text).display().to_string();
+    let text = "print('A: 1\\n') print(os.setlocale(), debug.getregistry().mark, getmetatable(0))";
+    let script = directory.file("script.lua", text).display().to_string();
+    let address = directory.socket("s");
+    let _runner = serve(&address, &["--root", &root]);
+    for _ in 0..3 {
+        for (script, answer) in [(&app, "Status: 200 OK\r\nA: 1\r\n\r\napp"), (&script, "A: 1\n\nC\tnil\tnil\n")] {
+            assert_eq!(call(&address, &[("SCRIPT_FILENAME", script.as_bytes())], b"").text(), answer);
+        }
+    }
+}
+
 #[test]
 fn pieces_of_unknown_length_are_sent_at_once() {
     let directory = Directory::new();

@@ -147,6 +147,11 @@ fn isolation_by_state() {
         assert_eq!(std::fs::read_to_string(directory.path().join("out")).unwrap(), "left open");
         std::fs::remove_file(directory.path().join("out")).unwrap();
     }
+    // What belongs to the process does not stay either.
+    for _ in 0..2 {
+        let code = "print(os.setlocale()) os.setlocale('C.UTF-8') debug.getregistry() math.randomseed(5)";
+        assert_eq!(ask(&address, code).text(), format!("{ANSWER}kept\nC\n"));
+    }
     let reply = ask(&address, "error('where')");
     assert!(
         reply.errors().contains(":1: where\nstack traceback:") && reply.errors().contains("run.lua:1: in main chunk")

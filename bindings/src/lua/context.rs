@@ -41,6 +41,15 @@ pub(super) struct Traces {
     pub(super) userdata: Cell<bool>,
 }
 
+impl Traces {
+    fn forget(&self) {
+        let Self { collector, locale, random, buffering, compiler, registry, metatables, finalizers, userdata } = self;
+        for trace in [collector, locale, random, buffering, compiler, registry, metatables, finalizers, userdata] {
+            trace.set(false);
+        }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Context {
     pub(super) request: RefCell<Option<Request>>,
@@ -183,6 +192,8 @@ impl Context {
 
     /// Forgets what belongs to one request.
     pub(super) fn reset(&self) {
+        // They tell of a state that was put back, or is no scripts' any more.
+        self.traces.forget();
         self.status.set(0);
         self.accepted.set(false);
         self.accept.take();

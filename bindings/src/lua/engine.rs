@@ -311,6 +311,12 @@ impl Interpreter for Engine {
             // SAFETY: this cannot fail.
             unsafe { libc::umask(self.umask) };
         }
+        // What belongs to the process is put back whatever becomes of the state.
+        if context::with(|c| c.traces.locale.take()) {
+            // SAFETY: the locale is this interpreter's: with several of them, scripts cannot set it.
+            unsafe { libc::setlocale(libc::LC_ALL, c"C".as_ptr()) };
+        }
+        ffi::reset_random(context::with(|c| c.traces.random.take()));
         context::with(context::Context::reset);
     }
 }

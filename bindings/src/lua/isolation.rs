@@ -157,9 +157,6 @@ impl Baseline {
                 // The functions that do so say that it was touched.
                 context.traces.compiler.set(false);
             }
-            if context.traces.locale.replace(false) {
-                libc::setlocale(libc::LC_ALL, c"C".as_ptr());
-            }
         }
     }
 }

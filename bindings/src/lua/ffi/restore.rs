@@ -74,10 +74,9 @@ impl Random {
             ptr::copy_nonoverlapping(self.state.1.as_ptr(), self.state.0, self.state.1.len());
         }
         #[cfg(any(feature = "lua51", feature = "lua52", feature = "lua53"))]
-        if touched {
+        {
             let _ = l;
-            // SAFETY: what the C library starts with.
-            unsafe { libc::srand(1) };
+            reset_random(touched);
         }
         #[cfg(any(feature = "lua54", feature = "lua55"))]
         if touched {
@@ -137,5 +136,13 @@ pub(in crate::lua) unsafe fn is_unfinished(l: *mut lua_State) -> bool {
         } else {
             lua_type(l, -1) == LUA_TLIGHTUSERDATA
         }
+    }
+}
+
+/// Puts back the numbers of the C library, which versions before 5.4 use: they are the process's, not a state's.
+pub(in crate::lua) fn reset_random(touched: bool) {
+    if touched && cfg!(any(feature = "lua51", feature = "lua52", feature = "lua53")) {
+        // SAFETY: what the C library starts with.
+        unsafe { libc::srand(1) };
     }
 }
