@@ -1,19 +1,12 @@
 //! Functions, coroutines, values, warnings.
 #![allow(unsafe_code, non_snake_case)]
-// Not every version needs all of it.
-#![allow(dead_code, unused_imports)]
-#![allow(clippy::wildcard_imports)]
+// Not every version needs all of it, and the C interface is a namespace of its own.
+#![allow(dead_code, unused_imports, clippy::wildcard_imports)]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 
 use super::*;
-
-/// Pushes the table of globals, whatever the global `_G` is.
-pub(in crate::lua) unsafe fn push_globals(l: *mut lua_State) {
-    // SAFETY: as `lua_pushglobaltable`.
-    unsafe { lua_pushglobaltable(l) };
-}
 
 /// Pushes `package.preload`.
 pub(in crate::lua) unsafe fn push_preload(l: *mut lua_State) {

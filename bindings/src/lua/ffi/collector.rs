@@ -1,8 +1,7 @@
 //! The collector, and what its versions start with.
 #![allow(unsafe_code)]
-// Not every version needs all of it.
-#![allow(dead_code, unused_imports)]
-#![allow(clippy::wildcard_imports)]
+// Not every version needs all of it, and the C interface is a namespace of its own.
+#![allow(dead_code, unused_imports, clippy::wildcard_imports)]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
