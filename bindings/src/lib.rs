@@ -28,3 +28,5 @@
 
 #[cfg(feature = "_lua")]
 pub mod lua;
+#[cfg(feature = "_python")]
+pub mod python;

@@ -15,6 +15,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 use fcgi_core::Setup;
 
+pub use line::OwnOptions;
+
 use line::Line;
 pub use options::Options;
 
@@ -26,10 +28,14 @@ pub struct Language {
     pub name: &'static str,
     /// Extension of its scripts, without the dot.
     pub extension: &'static str,
+    /// The version of its interpreter.
+    pub version: fn() -> String,
+    /// Starts what all interpreters of a process share, before the first of them.
+    pub start: fn(&Setup) -> anyhow::Result<()>,
     /// Makes an interpreter for the calling thread.
     pub interpreter: fn(Setup) -> anyhow::Result<Box<dyn fcgi_core::Interpreter>>,
-    /// The interpreter's own options that take a value, by their letters.
-    pub valued: &'static str,
+    /// The options of the language's own interpreter.
+    pub own: OwnOptions,
     /// Does what the language's own interpreter does with its command line; gives the exit status.
     pub plain: fn(&Setup) -> anyhow::Result<u8>,
 }
@@ -41,10 +47,11 @@ const USAGE: u8 = 2;
 pub fn main(language: &Language) -> ExitCode {
     let command = Options::command()
         .name(language.program)
+        .version(format!("{} ({})", env!("CARGO_PKG_VERSION"), (language.version)()))
         .override_usage(format!("{} [OPTION]... [SCRIPT [ARGUMENT]...]", language.program))
         .about(format!("Runs {} scripts: under FastCGI, as CGI, or like the plain interpreter", language.name))
         .after_help(options::examples(language));
-    let line = Line::split(std::env::args_os().collect(), language.valued, &command);
+    let line = Line::split(std::env::args_os().collect(), &language.own, &command);
     let options = match command.try_get_matches_from(&line.runner).and_then(|m| Options::from_arg_matches(&m)) {
         Ok(options) => options,
         Err(e) if e.use_stderr() => {

@@ -5,6 +5,17 @@ use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, Command};
 
+/// The options of a language's own interpreter.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OwnOptions {
+    /// Letters of those that take a value. Letters can be written together, the last of them with its value behind it.
+    pub valued: &'static str,
+    /// Letters of those that end the options: what follows their value is the program's.
+    pub last: &'static str,
+    /// Long ones, and whether they take a value. All other long options are the runner's.
+    pub long: &'static [(&'static str, bool)],
+}
+
 /// The parts of a command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Line {
@@ -23,9 +34,8 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Splits a command line. `valued` are the letters of the interpreter's options that take a value; which of the runner's
-    /// do, `command` knows.
-    pub(crate) fn split(whole: Vec<OsString>, valued: &str, command: &Command) -> Self {
+    /// Splits a command line. Which of the runner's options take a value, `command` knows.
+    pub(crate) fn split(whole: Vec<OsString>, own: &OwnOptions, command: &Command) -> Self {
         let mut line = Self { whole: whole.clone(), ..Self::default() };
         let mut words = whole.into_iter();
         line.runner.extend(words.next());
@@ -37,14 +47,24 @@ impl Line {
                     break;
                 }
                 bytes @ [b'-', b'-', third, ..] if *third != b'-' => {
+                    if let Some((_, takes_value)) = own.long.iter().find(|(name, _)| *name == word) {
+                        line.own.push(word);
+                        line.own.extend(takes_value.then(|| words.next()).flatten());
+                        continue;
+                    }
                     let wants_value = !bytes.contains(&b'=') && takes_value(command, &word);
                     line.runner.push(word);
                     line.runner.extend(wants_value.then(|| words.next()).flatten());
                 }
-                [b'-', letter, rest @ ..] => {
-                    let wants_value = rest.is_empty() && valued.as_bytes().contains(letter);
+                [b'-', letters @ ..] if !letters.is_empty() => {
+                    let at = letters.iter().position(|letter| own.valued.as_bytes().contains(letter));
+                    let is_last = at.is_some_and(|at| own.last.as_bytes().contains(&letters[at]));
+                    let wants_value = at.is_some_and(|at| at + 1 == letters.len());
                     line.own.push(word);
                     line.own.extend(wants_value.then(|| words.next()).flatten());
+                    if is_last {
+                        break;
+                    }
                 }
                 _ => {
                     line.script = Some(word);
@@ -68,9 +88,11 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
+    const OWN: OwnOptions = OwnOptions { valued: "elc", last: "c", long: &[("--check", true), ("--help-env", false)] };
+
     fn split(words: &[&str]) -> [String; 4] {
         let whole = words.iter().map(OsString::from).collect();
-        let line = Line::split(whole, "el", &crate::Options::command());
+        let line = Line::split(whole, &OWN, &crate::Options::command());
         let joined = |words: &[OsString]| words.join(OsStr::new(" ")).into_string().unwrap();
         [
             joined(&line.runner),
@@ -94,6 +116,9 @@ mod tests {
             (&["p", "-", "a"], ["p", "", "-", "a"]),
             (&["p", "--no-such", "s"], ["p --no-such", "", "s", ""]),
             (&["p", "-e"], ["p", "-e", "", ""]),
+            (&["p", "-ic", "x", "-e", "--listen"], ["p", "-ic x", "", "-e --listen"]),
+            (&["p", "-cx", "a"], ["p", "-cx", "", "a"]),
+            (&["p", "--check", "x", "--help-env", "s"], ["p", "--check x --help-env", "s", ""]),
             (&["p", "---"], ["p", "---", "", ""]),
         ] {
             assert_eq!(split(words), parts, "{words:?}");

@@ -149,6 +149,7 @@ fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd) -> any
     let scripts = scripts(order)?;
     let watchdog = options.request_timeout.map(Watchdog::start).transpose().context("cannot start a thread")?;
     let setup = Setup { watchdog, ..setup(order) };
+    (language.start)(&setup)?;
     let mut builder = Server::builder().allow(options.allow_list()?).config(options.server_config()).drain_on(stop);
     for listener in listeners {
         builder = builder.listener(listener);

@@ -51,4 +51,5 @@ mod stdio;
 mod timeout;
 
 pub use engine::Engine;
+pub use ffi::version;
 pub use plain::run as run_plain;

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use fcgi::lua;
-use fcgi_interpreters::Language;
+use fcgi_interpreters::{Language, OwnOptions};
 
 fn main() -> std::process::ExitCode {
     fcgi_interpreters::main(&Language {
@@ -10,7 +10,9 @@ fn main() -> std::process::ExitCode {
         name: "Lua",
         extension: "lua",
         interpreter: |setup| Ok(Box::new(lua::Engine::new(setup)?)),
-        valued: if cfg!(feature = "luajit") { "elj" } else { "el" },
+        own: OwnOptions { valued: if cfg!(feature = "luajit") { "elj" } else { "el" }, ..OwnOptions::default() },
+        version: lua::version,
+        start: |_| Ok(()),
         plain: lua::run_plain,
     })
 }

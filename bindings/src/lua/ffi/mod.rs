@@ -81,3 +81,8 @@ pub(super) const ALLOCATIONS_HAVE_TYPES: bool = !HAS_ENVIRONMENTS;
 pub(super) const TABLES_HAVE_FINALIZERS: bool = !HAS_ENVIRONMENTS;
 /// Whether `math.random` starts anew in each process as in the one before.
 pub(super) const RANDOM_IS_REPEATED: bool = !cfg!(any(feature = "lua54", feature = "lua55"));
+
+/// The version of the interpreter.
+pub fn version() -> String {
+    if JIT { "LuaJIT 2.1".to_owned() } else { format!("Lua {VERSION}") }
+}

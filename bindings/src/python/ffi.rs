@@ -1,0 +1,78 @@
+//! The parts of CPython's C interface that PyO3 has no words for.
+#![allow(unsafe_code)]
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+
+/// Runs compiled code with these globals, in the first frame of its thread: nothing of ours is on the stack below it.
+pub(super) fn eval<'py>(code: &Bound<'py, PyAny>, globals: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: both are live objects, the code is one that `compile` made, and the interpreter is held.
+    unsafe {
+        let result = ffi::PyEval_EvalCode(code.as_ptr(), globals.as_ptr(), globals.as_ptr());
+        Bound::from_owned_ptr_or_err(code.py(), result)
+    }
+}
+
+/// Text as `os.fsdecode` makes it.
+pub(super) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    // SAFETY: the pointer is good for the length that is given; the result is a new reference to a string.
+    unsafe {
+        let text = ffi::PyUnicode_DecodeFSDefaultAndSize(bytes.as_ptr().cast(), bytes.len() as ffi::Py_ssize_t);
+        Ok(Bound::from_owned_ptr_or_err(py, text)?.cast_into_unchecked())
+    }
+}
+
+/// Text of which each character is a byte, as WSGI wants it (PEP 3333, "Unicode Issues").
+pub(super) fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    // SAFETY: as above.
+    unsafe {
+        let text = ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), bytes.len() as ffi::Py_ssize_t, std::ptr::null());
+        Ok(Bound::from_owned_ptr_or_err(py, text)?.cast_into_unchecked())
+    }
+}
+
+/// The bytes of an object: itself, or a copy of what its buffer holds.
+pub(super) fn as_bytes<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    if let Ok(bytes) = data.cast::<PyBytes>() {
+        return Ok(bytes.clone());
+    }
+    // SAFETY: the object is live; the result is a new reference to bytes.
+    unsafe {
+        Ok(Bound::from_owned_ptr_or_err(data.py(), ffi::PyBytes_FromObject(data.as_ptr()))?.cast_into_unchecked())
+    }
+}
+
+/// Lets a thread meet an exception at its next instruction.
+pub(super) fn interrupt(thread: std::ffi::c_ulong, exception: &Bound<'_, PyAny>) {
+    // SAFETY: the interpreter is held, and the function takes a reference of its own.
+    unsafe { ffi::PyThreadState_SetAsyncExc(thread as _, exception.as_ptr()) };
+}
+
+/// Keeps this thread's state of the interpreter as long as the thread lives, so that it is not made for each request anew.
+pub(super) fn keep_thread_state() {
+    // SAFETY: the state is this thread's own; it is let go at once and found again by each later attachment.
+    unsafe {
+        ffi::PyGILState_Ensure();
+        ffi::PyEval_SaveThread();
+    }
+}
+
+/// Flushes the C library's own streams.
+pub(super) fn flush_c_streams() {
+    // SAFETY: without a stream, all of them are flushed.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
+}
+
+/// Calls `f` with each key and value of a dictionary, until it gives false.
+pub(super) fn each(dict: &Bound<'_, PyDict>, mut f: impl FnMut(*mut ffi::PyObject, *mut ffi::PyObject) -> bool) {
+    let (mut at, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: the interpreter is held and `f` only looks, so the dictionary stays as it is.
+    unsafe {
+        while ffi::PyDict_Next(dict.as_ptr(), &raw mut at, &raw mut key, &raw mut value) != 0 {
+            if !f(key, value) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+"""Finds the package `fcgi` among the sources that the program carries inside."""
+import sys
+from importlib.machinery import ModuleSpec
+
+
+class Finder:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name == "fcgi._fcgi":
+            return ModuleSpec(name, cls, origin="built-in")
+        if name in SOURCES:
+            spec = ModuleSpec(name, cls, origin="<%s>" % name, is_package=SOURCES[name][0])
+            return spec
+        return None
+
+    @staticmethod
+    def create_module(spec):
+        return NATIVE if spec.name == "fcgi._fcgi" else None
+
+    @staticmethod
+    def exec_module(module):
+        if module is not NATIVE:
+            name = module.__spec__.name
+            exec(compile(SOURCES[name][1], "<%s>" % name, "exec", dont_inherit=True), module.__dict__)
+
+    @staticmethod
+    def get_source(name):
+        return SOURCES[name][1] if name in SOURCES else None
+
+
+sys.meta_path.insert(0, Finder)

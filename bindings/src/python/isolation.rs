@@ -1,0 +1,109 @@
+//! Puts dictionaries of modules back to how they were.
+#![allow(unsafe_code)]
+
+use std::collections::HashSet;
+
+use pyo3::ffi as c;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use super::ffi;
+
+/// How a dictionary was: its keys with their values, compared by identity. Comparing costs nanoseconds a key.
+#[pyclass(frozen, module = "fcgi._fcgi")]
+pub struct Snapshot {
+    dict: Py<PyDict>,
+    /// Values that may change are not kept.
+    entries: Vec<(Py<PyAny>, Option<Py<PyAny>>)>,
+}
+
+#[pymethods]
+impl Snapshot {
+    /// Remembers a dictionary, but for the values of the keys in `but`.
+    #[new]
+    #[pyo3(signature = (dict, but=HashSet::new()))]
+    fn new(dict: &Bound<'_, PyDict>, but: HashSet<String>) -> Self {
+        let entries = dict.iter().map(|(key, value)| {
+            let may_change = key.cast::<PyString>().is_ok_and(|k| but.contains(&*k.to_string_lossy()));
+            (key.unbind(), (!may_change).then(|| value.unbind()))
+        });
+        Self { dict: dict.clone().unbind(), entries: entries.collect() }
+    }
+
+    /// Whether the dictionary is as it was.
+    fn is_same(&self, py: Python<'_>) -> bool {
+        let mut at = 0;
+        let mut same = true;
+        ffi::each(self.dict.bind(py), |key, value| {
+            same = self
+                .entries
+                .get(at)
+                .is_some_and(|(k, v)| k.as_ptr() == key && v.as_ref().is_none_or(|v| v.as_ptr() == value));
+            at += 1;
+            same
+        });
+        same && at == self.entries.len()
+    }
+
+    /// Puts the dictionary back; gives the names of what was changed.
+    fn restore(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        let mut changed = Vec::new();
+        if self.is_same(py) {
+            return Ok(changed);
+        }
+        let dict = self.dict.bind(py);
+        let known = PyDict::new(py);
+        for (key, value) in &self.entries {
+            let key = key.bind(py);
+            known.set_item(key, py.None())?;
+            let now = dict.get_item(key)?;
+            match (value, now) {
+                (Some(value), now) if now.as_ref().is_none_or(|now| !now.is(value)) => {
+                    dict.set_item(key, value)?;
+                    changed.push(key.clone().unbind());
+                }
+                _ => {}
+            }
+        }
+        for key in dict.keys() {
+            if !known.contains(&key)? {
+                dict.del_item(&key)?;
+                changed.push(key.unbind());
+            }
+        }
+        Ok(changed)
+    }
+}
+
+/// Puts back those dictionaries that have changed; gives their numbers.
+#[pyfunction]
+pub(super) fn restore_all(py: Python<'_>, snapshots: Vec<PyRef<'_, Snapshot>>) -> PyResult<Vec<usize>> {
+    let mut changed = Vec::new();
+    for (number, snapshot) in snapshots.iter().enumerate() {
+        if !snapshot.is_same(py) {
+            snapshot.restore(py)?;
+            changed.push(number);
+        }
+    }
+    Ok(changed)
+}
+
+/// Lets go of what a module's names hold, in the order in which CPython does at its end: names with one underscore, then
+/// the others.
+#[pyfunction]
+pub(super) fn clear_module(dict: &Bound<'_, PyDict>) -> PyResult<()> {
+    let none = dict.py().None();
+    for first in [true, false] {
+        for (key, value) in dict.iter() {
+            let Ok(name) = key.cast::<PyString>() else { continue };
+            let name = name.to_string_lossy();
+            let single = name.starts_with('_') && !name.starts_with("__");
+            if !value.is_none() && (if first { single } else { !single && name != "__builtins__" }) {
+                dict.set_item(&key, &none)?;
+            }
+        }
+    }
+    // SAFETY: the dictionary is live and the interpreter held.
+    unsafe { c::PyDict_Clear(dict.as_ptr()) };
+    Ok(())
+}

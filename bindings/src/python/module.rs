@@ -1,0 +1,77 @@
+//! The native module behind the package `fcgi`.
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::isolation::{self, Snapshot};
+use super::process::Environment;
+use super::request::Request;
+use super::{ffi, stdio};
+
+/// The native part of the package `fcgi`.
+#[pymodule(gil_used = false)]
+pub fn _fcgi(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<Request>()?;
+    module.add_class::<Snapshot>()?;
+    module.add_class::<Environment>()?;
+    module.add_function(wrap_pyfunction!(isolation::restore_all, module)?)?;
+    module.add_function(wrap_pyfunction!(isolation::clear_module, module)?)?;
+    module.add_function(wrap_pyfunction!(run, module)?)?;
+    module.add_function(wrap_pyfunction!(forked, module)?)?;
+    module.add_function(wrap_pyfunction!(is_forked, module)?)?;
+    module.add_function(wrap_pyfunction!(interrupt, module)?)?;
+    Ok(())
+}
+
+/// Runs compiled code with these globals; no frame of ours is below it.
+#[pyfunction]
+fn run<'py>(code: &Bound<'py, PyAny>, globals: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+    ffi::eval(code, globals)
+}
+
+/// Says that this process was forked off by a script.
+#[pyfunction]
+fn forked() {
+    stdio::forked();
+}
+
+/// Whether this process was forked off by a script.
+#[pyfunction]
+fn is_forked() -> bool {
+    stdio::is_forked()
+}
+
+/// Lets a thread meet an exception at its next instruction.
+#[pyfunction]
+fn interrupt(thread: std::ffi::c_ulong, exception: &Bound<'_, PyAny>) {
+    ffi::interrupt(thread, exception);
+}
+
+/// The package's sources, which the program carries inside; the wheel installs them as files.
+#[cfg(not(feature = "python-extension"))]
+pub(super) mod sources {
+    use pyo3::prelude::*;
+    use pyo3::types::PyDict;
+
+    /// Name, whether it is a package, source.
+    const SOURCES: [(&str, bool, &str); 3] = [
+        ("fcgi", true, include_str!("../../python/fcgi/__init__.py")),
+        ("fcgi._script", false, include_str!("../../python/fcgi/_script.py")),
+        ("fcgi._restore", false, include_str!("../../python/fcgi/_restore.py")),
+    ];
+
+    /// Lets Python find the package.
+    pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
+        let sources = PyDict::new(py);
+        for (name, is_package, source) in SOURCES {
+            sources.set_item(name, (is_package, source))?;
+        }
+        let native = pyo3::wrap_pymodule!(super::_fcgi)(py);
+        let finder = PyDict::new(py);
+        finder.set_item("SOURCES", sources)?;
+        finder.set_item("NATIVE", native)?;
+        let code = std::ffi::CString::new(include_str!("finder.py")).expect("a source without NUL");
+        py.run(&code, Some(&finder), None)
+    }
+}

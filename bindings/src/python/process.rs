@@ -1,0 +1,117 @@
+//! The environment: of Python's `os.environ`, of children, of C extensions.
+#![allow(unsafe_code)]
+
+use std::collections::HashSet;
+use std::ffi::{OsString, c_char};
+use std::os::unix::ffi::OsStringExt;
+use std::sync::{Mutex, PoisonError};
+
+use fcgi_core::Params;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+unsafe extern "C" {
+    static mut environ: *const *const c_char;
+}
+
+/// The process's environment, and that of the request that runs, which is overlaid by its variables.
+#[pyclass(frozen, module = "fcgi._fcgi")]
+pub(super) struct Environment {
+    base: Vec<(Vec<u8>, Vec<u8>)>,
+    base_names: HashSet<Vec<u8>>,
+    base_dict: Py<PyDict>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Names and values of the last request: most are those of the next, too.
+    pairs: Vec<(Vec<u8>, Py<PyBytes>, Vec<u8>, Py<PyBytes>)>,
+    block: Block,
+    /// Another thread may still look something up in it.
+    previous: Block,
+}
+
+/// What `environ` points to.
+#[derive(Default)]
+struct Block {
+    text: Vec<u8>,
+    pointers: Vec<*const c_char>,
+}
+
+// SAFETY: the pointers point into the block's own text.
+unsafe impl Send for Block {}
+
+impl Block {
+    fn push(&mut self, name: &[u8], value: &[u8], starts: &mut Vec<usize>) {
+        starts.push(self.text.len());
+        self.text.extend_from_slice(name);
+        self.text.push(b'=');
+        self.text.extend_from_slice(value);
+        self.text.push(0);
+    }
+
+    fn finish(&mut self, starts: &[usize]) {
+        self.pointers.clear();
+        self.pointers.extend(starts.iter().map(|start| self.text[*start..].as_ptr().cast::<c_char>()));
+        self.pointers.push(std::ptr::null());
+    }
+}
+
+/// What can be in an environment.
+fn fits(name: &[u8], value: &[u8]) -> bool {
+    !name.is_empty() && !name.contains(&b'=') && !name.contains(&0) && !value.contains(&0)
+}
+
+impl Environment {
+    /// The environment as the process has it now.
+    pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
+        let bytes = |text: OsString| text.into_vec();
+        let base: Vec<_> = std::env::vars_os().map(|(name, value)| (bytes(name), bytes(value))).collect();
+        let base_dict = PyDict::new(py);
+        for (name, value) in &base {
+            base_dict.set_item(PyBytes::new(py, name), PyBytes::new(py, value))?;
+        }
+        let base_names = base.iter().map(|(name, _)| name.clone()).collect();
+        Ok(Self { base, base_names, base_dict: base_dict.unbind(), state: Mutex::default() })
+    }
+
+    /// Makes a request's environment that of the process; gives it as Python keeps it.
+    pub(super) fn enter<'py>(&self, py: Python<'py>, params: &Params) -> PyResult<Bound<'py, PyDict>> {
+        let dict = self.base_dict.bind(py).copy()?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { pairs, block, previous } = &mut *state;
+        std::mem::swap(block, previous);
+        block.text.clear();
+        let mut starts = Vec::with_capacity(self.base.len() + params.len());
+        let overlaid = params.iter().any(|(name, _)| self.base_names.contains(name));
+        for (name, value) in &self.base {
+            if !overlaid || params.get(name).is_none() {
+                block.push(name, value, &mut starts);
+            }
+        }
+        for (at, (name, value)) in params.iter().filter(|(n, v)| fits(n, v)).enumerate() {
+            block.push(name, value, &mut starts);
+            if pairs.len() <= at {
+                pairs.push((
+                    name.to_vec(),
+                    PyBytes::new(py, name).unbind(),
+                    value.to_vec(),
+                    PyBytes::new(py, value).unbind(),
+                ));
+            }
+            let pair = &mut pairs[at];
+            if pair.0 != name {
+                (pair.0, pair.1) = (name.to_vec(), PyBytes::new(py, name).unbind());
+            }
+            if pair.2 != value {
+                (pair.2, pair.3) = (value.to_vec(), PyBytes::new(py, value).unbind());
+            }
+            dict.set_item(&pair.1, &pair.3)?;
+        }
+        block.finish(&starts);
+        // SAFETY: the block lives as long as this object, and until the request after the next one.
+        unsafe { environ = block.pointers.as_ptr() };
+        Ok(dict)
+    }
+}
