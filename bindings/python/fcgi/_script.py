@@ -6,7 +6,9 @@ import os
 import sys
 from importlib.machinery import SourceFileLoader
 
-from fcgi import _fcgi, _restore
+from fcgi import _fcgi, _removed
+from fcgi._ends import Ended
+from fcgi._isolation import Isolation
 
 FileIO, BufferedReader, BufferedWriter = _io.FileIO, _io.BufferedReader, _io.BufferedWriter
 TextIOWrapper = _io.TextIOWrapper
@@ -47,9 +49,11 @@ class Script:
         self.cached = sys.version_info < (3, 15)
         self.directories = {}
         self.request = None
+        self.abandoned = None
+        self.nobody = Module("__main__")
         self.had_children = False
         self.paths = {}
-        self.restore = _restore.Restore(self)
+        self.isolation = Isolation(self)
         os.register_at_fork(after_in_child=self.forked, before=self.forks)
         sys.addaudithook(self.audit)
 
@@ -76,7 +80,7 @@ class Script:
         if directory is None:
             folder = os.path.dirname(os.path.join(os.path.dirname(path), os.readlink(path)) if os.path.islink(path) else path)
             directory = self.directories[path] = (os.path.dirname(path) or ".", os.path.realpath(folder))
-        self.restore.enter(directory)
+        self.isolation.enter(directory, environment)
         self.open_streams(request, environment)
         self.context = contextvars.Context()
         return self.context, names
@@ -88,21 +92,37 @@ class Script:
 
     def end(self, exception):
         """Does what happens at the end of a process; gives the exit status."""
+        if self.abandoned is not None:
+            return self.forget(self.abandoned)
         status = 0 if exception is None else self.report(exception)
         exception = None
         if _fcgi.is_forked():
             self.leave(status)
-        self.restore.finish()
-        status = self.close_streams(status)
-        modules.pop("__main__", None)
-        _fcgi.clear_module(self.globals)
-        status = self.close_streams(status)
+        try:
+            self.isolation.finish()
+            status = self.close_streams(status)
+            modules["__main__"] = self.nobody
+            _fcgi.clear_module(self.globals)
+            status = self.close_streams(status)
+        except Ended:
+            pass
         if _fcgi.is_forked():
             self.leave(status)
-        self.restore.leave()
+        return self.forget(status if self.abandoned is None else self.abandoned)
+
+    def forget(self, status):
+        """Puts the interpreter back to how it was before the script."""
+        modules["__main__"] = self.nobody
+        self.isolation.leave()
         sys.stdin = sys.stdout = sys.stderr = sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = None
-        self.request = self.globals = self.context = None
+        _fcgi.clear_module(self.globals)
+        self.request = self.globals = self.context = self.plain_flush = self.abandoned = None
         return status
+
+    def abandon(self, status):
+        """Ends the request where the script stands: as if the process were gone."""
+        self.abandoned = status
+        _fcgi.end_request(self.request, status, self.had_children)
 
     # ---------------------------------------------------------------- streams
 
@@ -195,7 +215,7 @@ class Script:
             print("\nOriginal exception was:", file=sys.stderr)
             sys.__excepthook__(kind, exception, exception.__traceback__)
         if isinstance(exception, ModuleNotFoundError):
-            _restore.hint(exception)
+            _removed.hint(exception)
         return 130 if isinstance(exception, KeyboardInterrupt) else 1
 
     def exit_status(self, exception):
@@ -225,7 +245,7 @@ class Script:
     def leave(self, status):
         """Ends a child that the script forked and that came to the script's end."""
         try:
-            self.restore.finish()
+            self.isolation.finish()
             self.close_streams(status)
         finally:
             os._exit(status)

@@ -97,12 +97,7 @@ impl Interpreter for Engine {
             let had_children = self.runner.bind(py).getattr("had_children").and_then(|b| b.extract()).unwrap_or(true);
             py.detach(|| {
                 ffi::flush_c_streams();
-                stdio::end(&shared, had_children);
-                let mut request = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                if request.written() == 0 && !request.is_finished() {
-                    let _ = request.stdout().write_all(b"Status: 500 Internal Server Error\r\nContent-Type: text/plain\r\n\r\n500 Internal Server Error\n");
-                }
-                let _ = request.finish(status);
+                stdio::finish(&shared, status, had_children);
             });
         });
     }

@@ -1,20 +1,38 @@
 //! Puts dictionaries of modules back to how they were.
 #![allow(unsafe_code)]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::ffi as c;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyList, PyModule, PyString};
 
 use super::ffi;
 
 /// How a dictionary was: its keys with their values, compared by identity. Comparing costs nanoseconds a key.
 #[pyclass(frozen, module = "fcgi._fcgi")]
-pub struct Snapshot {
+pub(super) struct Snapshot {
     dict: Py<PyDict>,
     /// Values that may change are not kept.
-    entries: Vec<(Py<PyAny>, Option<Py<PyAny>>)>,
+    entries: Mutex<Vec<Entry>>,
+}
+
+type Entry = (Py<PyAny>, Option<Py<PyAny>>);
+
+impl Snapshot {
+    fn is_same(&self, py: Python<'_>, entries: &[Entry]) -> bool {
+        let mut at = 0;
+        let mut same = true;
+        ffi::each(self.dict.bind(py), |key, value| {
+            same = entries
+                .get(at)
+                .is_some_and(|(k, v)| k.as_ptr() == key && v.as_ref().is_none_or(|v| v.as_ptr() == value));
+            at += 1;
+            same
+        });
+        same && at == entries.len()
+    }
 }
 
 #[pymethods]
@@ -27,61 +45,53 @@ impl Snapshot {
             let may_change = key.cast::<PyString>().is_ok_and(|k| but.contains(&*k.to_string_lossy()));
             (key.unbind(), (!may_change).then(|| value.unbind()))
         });
-        Self { dict: dict.clone().unbind(), entries: entries.collect() }
+        Self { entries: Mutex::new(entries.collect()), dict: dict.clone().unbind() }
     }
 
-    /// Whether the dictionary is as it was.
-    fn is_same(&self, py: Python<'_>) -> bool {
-        let mut at = 0;
-        let mut same = true;
-        ffi::each(self.dict.bind(py), |key, value| {
-            same = self
-                .entries
-                .get(at)
-                .is_some_and(|(k, v)| k.as_ptr() == key && v.as_ref().is_none_or(|v| v.as_ptr() == value));
-            at += 1;
-            same
-        });
-        same && at == self.entries.len()
-    }
-
-    /// Puts the dictionary back; gives the names of what was changed.
+    /// Puts the dictionary back; gives the names of what was changed. Modules that have come stay: a package has those
+    /// inside it that are loaded later.
     fn restore(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = Vec::new();
-        if self.is_same(py) {
+        if self.is_same(py, &entries) {
             return Ok(changed);
         }
         let dict = self.dict.bind(py);
         let known = PyDict::new(py);
-        for (key, value) in &self.entries {
+        for (key, value) in &*entries {
             let key = key.bind(py);
             known.set_item(key, py.None())?;
             let now = dict.get_item(key)?;
-            match (value, now) {
-                (Some(value), now) if now.as_ref().is_none_or(|now| !now.is(value)) => {
-                    dict.set_item(key, value)?;
-                    changed.push(key.clone().unbind());
-                }
-                _ => {}
+            if let Some(value) = value
+                && now.is_none_or(|now| !now.is(value))
+            {
+                dict.set_item(key, value)?;
+                changed.push(key.clone().unbind());
             }
         }
-        for key in dict.keys() {
-            if !known.contains(&key)? {
+        for (key, value) in dict.iter() {
+            if !known.contains(&key)? && !value.is_instance_of::<PyModule>() {
                 dict.del_item(&key)?;
                 changed.push(key.unbind());
             }
         }
+        // The order may be another one now, and there may be more modules.
+        let mut kept: HashMap<usize, Option<Py<PyAny>>> =
+            entries.drain(..).map(|(key, value)| (key.as_ptr() as usize, value)).collect();
+        entries.extend(dict.iter().map(|(key, value)| {
+            let value = kept.remove(&(key.as_ptr() as usize)).unwrap_or_else(|| Some(value.unbind()));
+            (key.unbind(), value)
+        }));
         Ok(changed)
     }
 }
 
 /// Puts back those dictionaries that have changed; gives their numbers.
 #[pyfunction]
-pub(super) fn restore_all(py: Python<'_>, snapshots: Vec<PyRef<'_, Snapshot>>) -> PyResult<Vec<usize>> {
+pub(super) fn restore_all(py: Python<'_>, snapshots: &Bound<'_, PyList>) -> PyResult<Vec<usize>> {
     let mut changed = Vec::new();
     for (number, snapshot) in snapshots.iter().enumerate() {
-        if !snapshot.is_same(py) {
-            snapshot.restore(py)?;
+        if !snapshot.cast::<Snapshot>()?.get().restore(py)?.is_empty() {
             changed.push(number);
         }
     }

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::isolation::{self, Snapshot};
-use super::process::Environment;
+use super::process::{self, Environment};
 use super::request::Request;
 use super::{ffi, stdio};
 
@@ -21,7 +21,15 @@ pub fn _fcgi(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(forked, module)?)?;
     module.add_function(wrap_pyfunction!(is_forked, module)?)?;
     module.add_function(wrap_pyfunction!(interrupt, module)?)?;
-    Ok(())
+    module.add_function(wrap_pyfunction!(end_request, module)?)?;
+    process::add_to(module)
+}
+
+/// Ends a request where its script stands: what is in no buffer of Python's has been said.
+#[pyfunction]
+fn end_request(py: Python<'_>, request: &Bound<'_, Request>, status: u32, had_children: bool) {
+    let shared = request.get().shared().clone();
+    py.detach(|| stdio::finish(&shared, status, had_children));
 }
 
 /// Runs compiled code with these globals; no frame of ours is below it.
@@ -55,10 +63,13 @@ pub(super) mod sources {
     use pyo3::types::PyDict;
 
     /// Name, whether it is a package, source.
-    const SOURCES: [(&str, bool, &str); 3] = [
+    const SOURCES: [(&str, bool, &str); 6] = [
         ("fcgi", true, include_str!("../../python/fcgi/__init__.py")),
         ("fcgi._script", false, include_str!("../../python/fcgi/_script.py")),
-        ("fcgi._restore", false, include_str!("../../python/fcgi/_restore.py")),
+        ("fcgi._ends", false, include_str!("../../python/fcgi/_ends.py")),
+        ("fcgi._isolation", false, include_str!("../../python/fcgi/_isolation.py")),
+        ("fcgi._modules", false, include_str!("../../python/fcgi/_modules.py")),
+        ("fcgi._removed", false, include_str!("../../python/fcgi/_removed.py")),
     ];
 
     /// Lets Python find the package.

@@ -360,6 +360,18 @@ pub(super) fn end(request: &Arc<Mutex<Request>>, had_children: bool) {
     }
 }
 
+/// Takes the descriptors back and ends the request; an empty answer gets a page.
+pub(super) fn finish(request: &Arc<Mutex<Request>>, status: u32, had_children: bool) {
+    end(request, had_children);
+    let mut request = lock(request);
+    if request.written() == 0 && !request.is_finished() {
+        let page = "Status: 500 Internal Server Error\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n500 Internal Server Error\n";
+        // A client that has gone needs no answer.
+        let _ = request.stdout().write_all(page.as_bytes());
+    }
+    let _ = request.finish(status);
+}
+
 /// This process has been forked off by a script: it writes to descriptors as any process does.
 pub(super) fn forked() {
     FORKED.store(true, Ordering::Relaxed);

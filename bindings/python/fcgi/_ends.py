@@ -1,0 +1,119 @@
+"""How a script ends itself, or replaces itself by another program: the request ends so, the process serves on."""
+import os
+import signal
+import sys
+
+from fcgi import _fcgi
+
+# What ends a process that does not care.
+FATAL = frozenset(
+    getattr(signal, name)
+    for name in (
+        "SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV SIGUSR2 SIGPIPE SIGALRM "
+        "SIGTERM SIGSTKFLT SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGIO SIGPWR SIGSYS"
+    ).split()
+    if hasattr(signal, name)
+)
+ABORTED = 128 + int(signal.SIGABRT)
+
+
+class Ended(BaseException):
+    """The request has ended. Whatever a script does about it changes nothing: nobody hears of it."""
+
+
+class Ends:
+    """Replaces the functions that end or replace a process."""
+
+    def __init__(self, script):
+        self.script = script
+        self.exit, self.abort, self.execv, self.execve = os._exit, os.abort, os.execv, os.execve
+        self.kill, self.raise_signal = os.kill, signal.raise_signal
+        for name in ("_exit", "abort", "execv", "execve", "kill"):
+            self.replace(os, name)
+        self.replace(signal, "raise_signal")
+
+    def replace(self, module, name):
+        function = getattr(self, "do" + name if name.startswith("_") else "do_" + name)
+
+        def replacement(*arguments, **named):
+            return function(*arguments, **named)
+
+        replacement.__name__ = replacement.__qualname__ = name
+        replacement.__doc__ = getattr(module, name).__doc__
+        setattr(module, name, replacement)
+        for other in ("posix", "_signal"):
+            if getattr(sys.modules.get(other), name, None) is getattr(self, name.lstrip("_"), None):
+                setattr(sys.modules[other], name, replacement)
+
+    @property
+    def serves(self):
+        """Whether this process runs a script for a request."""
+        return self.script.request is not None and not _fcgi.is_forked()
+
+    def end(self, status):
+        """Ends the request as the process would have ended."""
+        self.script.abandon(status)
+        raise Ended
+
+    def do_exit(self, status):
+        if not self.serves:
+            self.exit(status)
+        self.end(status & 0xFF)
+
+    def do_abort(self):
+        if not self.serves:
+            self.abort()
+        faulthandler = sys.modules.get("faulthandler")
+        if faulthandler and faulthandler.is_enabled():
+            os.write(2, b"Fatal Python error: Aborted\n\n")
+            faulthandler.dump_traceback(2)
+        self.end(ABORTED)
+
+    def do_kill(self, pid, number, /):
+        if self.serves and pid == os.getpid():
+            self.signal(number)
+        self.kill(pid, number)
+
+    def do_raise_signal(self, number, /):
+        if self.serves:
+            self.signal(number)
+        self.raise_signal(number)
+
+    def signal(self, number):
+        if number in FATAL and (number == signal.SIGKILL or signal.getsignal(number) is signal.SIG_DFL):
+            self.end(128 + int(number))
+
+    def do_execv(self, path, argv, /):
+        if not self.serves:
+            self.execv(path, argv)
+        self.replace_process(self.execv, path, argv)
+
+    def do_execve(self, path, argv, env):
+        if not self.serves:
+            self.execve(path, argv, env)
+        self.replace_process(self.execve, path, argv, env)
+
+    def replace_process(self, function, *arguments):
+        """Runs the other program in a child. An error is the caller's, as ever."""
+        sys.audit("os.exec", *(arguments if len(arguments) == 3 else (*arguments, None)))
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                function(*arguments)
+            except OSError as e:
+                os.write(write, b"%d" % e.errno)
+            except BaseException:
+                os.write(write, b"0")
+            finally:
+                self.exit(127)
+        os.close(write)
+        with open(read, "rb") as pipe:
+            number = pipe.read()
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if number == b"0":
+            # The arguments were wrong: the function says how.
+            function(*arguments)
+        if number:
+            raise OSError(int(number), os.strerror(int(number)), arguments[0])
+        self.end(status & 0xFF if status >= 0 else 128 - status)

@@ -1,0 +1,371 @@
+"""Puts back what a script changed, and does what happens at the end of a process."""
+import _thread
+import _signal
+import atexit
+import builtins
+import gc
+import os
+import signal
+import sys
+import warnings
+
+from fcgi import _fcgi
+from fcgi._ends import Ends
+from fcgi._modules import Modules
+
+modules = sys.modules
+
+
+class Exits:
+    """Functions that `atexit` is to call. Those of modules that stay are called when the process ends."""
+
+    def __init__(self, loaded):
+        self.modules = loaded
+        self.functions = []
+        self.originals = {name: getattr(atexit, name) for name in ("register", "unregister", "_clear", "_ncallbacks")}
+        for name in ("register", "unregister", "_clear", "_run_exitfuncs", "_ncallbacks"):
+            method = getattr(self, name.lstrip("_"))
+            setattr(atexit, name, lambda *arguments, _method=method, **named: _method(*arguments, **named))
+
+    def register(self, func, /, *arguments, **named):
+        if not callable(func):
+            raise TypeError("the first argument must be callable")
+        loading = self.modules.current
+        if loading is not None and not loading.is_sibling or _fcgi_finalizer(func):
+            self.originals["register"](func, *arguments, **named)
+        else:
+            self.functions.append((func, arguments, named))
+        return func
+
+    def unregister(self, func, /):
+        self.functions[:] = [f for f in self.functions if f[0] != func]
+        self.originals["unregister"](func)
+
+    def clear(self):
+        self.functions.clear()
+
+    def ncallbacks(self):
+        return len(self.functions) + self.originals["_ncallbacks"]()
+
+    def run_exitfuncs(self):
+        """Calls the functions, the last one first; gives the last exception."""
+        failed = None
+        while self.functions:
+            func, arguments, named = self.functions.pop()
+            try:
+                func(*arguments, **named)
+            except SystemExit as e:
+                failed = e
+            except BaseException as e:
+                failed = e
+                e.__traceback__ = e.__traceback__ and e.__traceback__.tb_next
+                unraisable(e, func)
+        return failed
+
+
+def _fcgi_finalizer(func):
+    return getattr(func, "__qualname__", "") == "finalize._exitfunc"
+
+
+def unraisable(exception, func):
+    if sys.version_info >= (3, 10):
+        hook = sys.unraisablehook
+        what = "Exception ignored in atexit callback"
+        value = type(
+            "UnraisableHookArgs", (), dict(exc_type=type(exception), exc_value=exception, exc_traceback=exception.__traceback__, err_msg=what, object=func)
+        )
+        if hook is not sys.__unraisablehook__:
+            hook(value)
+            return
+        print("%s: %r" % (what, func), file=sys.stderr)
+    else:
+        print("Error in atexit._run_exitfuncs:", file=sys.stderr)
+    sys.__excepthook__(type(exception), exception, exception.__traceback__)
+
+
+class Signals:
+    """Handlers and timers of signals."""
+
+    def __init__(self):
+        self.set_signal = _signal.signal
+        self.changed = set()
+        self.timers = False
+        self.set_timer = _signal.setitimer
+        self.masked = False
+        self.set_mask = _signal.pthread_sigmask
+        self.mask = self.set_mask(signal.SIG_BLOCK, ())
+        # The process's own handlers stay, and do not show.
+        saved = _fcgi.save_signals()
+        self.original = {}
+        for number in range(1, signal.NSIG):
+            try:
+                handler = _signal.getsignal(number)
+                if handler is None or number in (signal.SIGPIPE,):
+                    handler = _signal.SIG_IGN if number == signal.SIGPIPE else _signal.SIG_DFL
+                    if number == signal.SIGINT:
+                        handler = _signal.default_int_handler
+                    self.set_signal(number, handler)
+                self.original[number] = handler
+            except (OSError, ValueError, RuntimeError):
+                pass
+        _fcgi.restore_signals(saved)
+        self.saved = saved
+        self.note(_signal, "signal", self.on_signal)
+        for name in ("alarm", "setitimer"):
+            self.note(_signal, name, self.on_timer)
+        self.note(_signal, "pthread_sigmask", self.on_mask)
+
+    def note(self, module, name, noting):
+        plain = getattr(module, name)
+
+        def function(*arguments):
+            noting(*arguments)
+            return plain(*arguments)
+
+        function.__name__ = function.__qualname__ = name
+        function.__doc__ = plain.__doc__
+        setattr(module, name, function)
+        for other in ("signal",):
+            if getattr(modules[other], name, None) is plain:
+                setattr(modules[other], name, function)
+
+    def on_signal(self, number, *_):
+        self.changed.add(int(number))
+
+    def on_timer(self, *_):
+        self.timers = True
+
+    def on_mask(self, *_):
+        self.masked = True
+
+    def leave(self):
+        if self.timers:
+            self.timers = False
+            for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+                self.set_timer(timer, 0)
+        if self.changed:
+            for number in self.changed:
+                if number in self.original:
+                    self.set_signal(number, self.original[number])
+            self.changed.clear()
+            _fcgi.restore_signals(self.saved)
+        if self.masked:
+            self.set_mask(signal.SIG_SETMASK, self.mask)
+            self.masked = False
+
+
+class Isolation:
+    """How the interpreter was before the first script, and what came since."""
+
+    def __init__(self, script):
+        self.script = script
+        self.modules = Modules()
+        self.exits = Exits(self.modules)
+        self.signals = Signals()
+        self.ends = Ends(script)
+        self.sys_path, self.path = sys.path, list(sys.path)
+        own = os.environ.get("PYTHONPATH")
+        self.own_path = len(own.split(os.pathsep)) if own and not sys.flags.ignore_environment else 0
+        self.lists = [(l, list(l)) for l in (sys.meta_path, sys.path_hooks, sys.warnoptions)]
+        self.filters = warnings.filters
+        self.filters_then = list(warnings.filters)
+        self.recursion = sys.getrecursionlimit()
+        self.interval = sys.getswitchinterval()
+        self.gc = gc.isenabled(), gc.get_threshold()
+        self.umask = _fcgi.umask()
+        self.locale = _fcgi.locale()
+        self.directory = self.current = None
+        self.threads = set(sys._current_frames())
+        sys.argv = []
+        changing = {"stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__", "argv"}
+        # Those that were replaced above are as they should be.
+        self.modules.snapshots.clear()
+        self.modules.names.clear()
+        for name in list(self.modules.known):
+            self.modules.learn(name, modules[name])
+        self.snapshots = [_fcgi.Snapshot(sys.__dict__, changing), _fcgi.Snapshot(builtins.__dict__, {"_"})]
+
+    # ------------------------------------------------------------ before a script
+
+    def enter(self, directory, environment):
+        """Makes ready for a script of a directory."""
+        where, folder = directory
+        if self.directory != where:
+            os.chdir(where)
+            self.directory = where
+            self.current = _fcgi.current_directory()
+        path = self.path
+        wanted = environment.get(b"PYTHONPATH")
+        if wanted and not self.own_path and not sys.flags.ignore_environment:
+            path = [os.path.abspath(p) if p else os.getcwd() for p in os.fsdecode(wanted).split(os.pathsep)] + path
+        self.sys_path[:] = [folder, *path]
+        self.modules.folder = folder + os.sep
+
+    # ------------------------------------------------------------ the end of a process
+
+    def finish(self):
+        """What happens at the end of a process: threads are waited for, functions of `atexit` called."""
+        if "threading" in modules:
+            self.join_threads()
+        self.exits.run_exitfuncs()
+        weakref = modules.get("weakref")
+        if weakref and weakref.finalize._registry:
+            self.run_finalizers(weakref.finalize)
+        if "logging" in modules:
+            self.close_handlers(modules["logging"])
+
+    def join_threads(self):
+        threading = modules["threading"]
+        callbacks = getattr(threading, "_threading_atexits", None)
+        if callbacks:
+            for callback in reversed(list(callbacks)):
+                callback()
+            for name, flag in (("concurrent.futures.thread", "_shutdown"), ("concurrent.futures.process", "_global_shutdown")):
+                if name in modules:
+                    setattr(modules[name], flag, False)
+            callbacks[:] = [c for c in callbacks if (getattr(c, "__module__", "") or "").startswith("concurrent.futures")]
+        if _thread._count() == 0:
+            return
+        current = threading.current_thread()
+        while True:
+            waiting = [
+                t for t in threading.enumerate() if not t.daemon and t is not current and t.ident not in self.threads
+                and t is not threading.main_thread()
+            ]
+            if not waiting:
+                return
+            for thread in waiting:
+                thread.join()
+
+    def run_finalizers(self, finalize):
+        waiting = [(info.index, f) for f, info in list(finalize._registry.items()) if info.atexit]
+        for _, f in sorted(waiting, key=lambda item: -item[0]):
+            try:
+                f()
+            except Exception as e:
+                sys.excepthook(type(e), e, e.__traceback__)
+
+    def close_handlers(self, logging):
+        for reference in reversed(logging._handlerList[:]):
+            handler = reference()
+            if handler is None or handler is logging.lastResort:
+                continue
+            try:
+                handler.acquire()
+                try:
+                    handler.flush()
+                    handler.close()
+                except (OSError, ValueError):
+                    pass
+                finally:
+                    handler.release()
+            except BaseException:
+                pass
+
+    # ------------------------------------------------------------ behind a script
+
+    def leave(self):
+        """Puts back what a script changed."""
+        # First what other things are put back by.
+        _fcgi.restore_all(self.snapshots)
+        changed = self.modules.leave()
+        if "time" in changed:
+            modules["time"].tzset()
+        for now, before in self.lists:
+            if now != before:
+                now[:] = before
+        if warnings.filters is not self.filters or self.filters != self.filters_then:
+            self.filters[:] = self.filters_then
+            warnings.filters = self.filters
+        warnings._filters_mutated()
+        if sys.getrecursionlimit() != self.recursion:
+            sys.setrecursionlimit(self.recursion)
+        if sys.getswitchinterval() != self.interval:
+            sys.setswitchinterval(self.interval)
+        if sys.gettrace() is not None:
+            sys.settrace(None)
+        if sys.getprofile() is not None:
+            sys.setprofile(None)
+        if (gc.isenabled(), gc.get_threshold()) != self.gc:
+            (gc.enable if self.gc[0] else gc.disable)()
+            gc.set_threshold(*self.gc[1])
+        self.signals.leave()
+        self.leave_process()
+        self.leave_libraries()
+        if _thread._count():
+            self.end_threads()
+
+    def leave_process(self):
+        if _fcgi.current_directory() != self.current:
+            self.directory = None
+        _fcgi.set_umask(self.umask)
+        if _fcgi.locale() != self.locale:
+            _fcgi.set_locale(self.locale)
+
+    def leave_libraries(self):
+        socket = modules.get("_socket")
+        if socket and socket.getdefaulttimeout() is not None:
+            socket.setdefaulttimeout(None)
+        if "logging" in modules:
+            self.leave_logging(modules["logging"])
+        gettext = modules.get("gettext")
+        if gettext:
+            gettext._localedirs.clear()
+        asyncio = modules.get("asyncio.events")
+        if asyncio:
+            asyncio._set_running_loop(None)
+        random = modules.get("random")
+        if random:
+            self.leave_random(random)
+
+    def leave_random(self, random):
+        if not getattr(self, "random", None):
+            self.random = True
+            for name in ("seed", "setstate"):
+                self.note_seed(random, name)
+            random._inst.seed()
+            self.modules.learn("random", random)
+        elif self.seeded:
+            random._inst.seed()
+        self.seeded = False
+
+    seeded = False
+
+    def note_seed(self, random, name):
+        plain = getattr(random._inst, name)
+
+        def function(*arguments, **named):
+            self.seeded = True
+            return plain(*arguments, **named)
+
+        function.__name__ = function.__qualname__ = name
+        setattr(random, name, function)
+
+    def leave_logging(self, logging):
+        root = logging.root
+        if root.handlers:
+            root.handlers[:] = []
+        if root.level != logging.WARNING:
+            root.setLevel(logging.WARNING)
+        root.filters[:] = []
+        manager = root.manager
+        if manager.disable:
+            manager.disable = 0
+        for name, logger in list(manager.loggerDict.items()):
+            # Those of modules that stay are kept by them.
+            if name.partition(".")[0] not in modules or name.partition(".")[0] == "__main__":
+                del manager.loggerDict[name]
+            elif isinstance(logger, logging.Logger):
+                kept = [h for h in logger.handlers if isinstance(h, logging.NullHandler)]
+                if kept != logger.handlers:
+                    logger.handlers[:] = kept
+                if logger.level:
+                    logger.setLevel(logging.NOTSET)
+                logger.propagate, logger.disabled = True, False
+        if getattr(logging, "_warnings_showwarning", None) is not None:
+            logging.captureWarnings(False)
+
+    def end_threads(self):
+        """Ends threads that the script left, as the end of a process does."""
+        for thread in set(sys._current_frames()) - self.threads - {_thread.get_ident()}:
+            _fcgi.interrupt(thread, SystemExit)

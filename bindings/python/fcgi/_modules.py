@@ -1,0 +1,182 @@
+"""What stays loaded, and what that means for the next request.
+
+Modules stay. Those of the standard library are put back to how they were when they had been loaded. A module of the script's
+own directory whose loading looked at the request, or wrote something, would be another one the next time: it is loaded
+anew. A module whose loading warned (as those do that are to leave the standard library) warns each time a request
+imports it first.
+"""
+import os
+import sys
+import warnings
+from importlib import _bootstrap, _bootstrap_external, machinery
+
+from fcgi import _fcgi
+
+modules = sys.modules
+
+# What these keep are caches, which are as good for the next request.
+CACHES = frozenset(("mimetypes", "sysconfig", "_sysconfigdata", "platform", "uuid", "_strptime", "linecache", "logging"))
+# Variables of requests, by how they begin.
+OF_REQUESTS = ("HTTP_", "REQUEST_", "REMOTE_", "SCRIPT_", "SERVER_", "PATH_", "CONTENT_", "QUERY_STRING", "GATEWAY_")
+
+# The frames of what runs here are left out of tracebacks, as those of the import system are.
+EXEC_MODULE = """
+def exec_module(self, module):
+    begin = loading(module)
+    try:
+        _call_with_frames_removed(original, self, module)
+    except BaseException:
+        begin.failed()
+        raise
+    begin.done()
+"""
+
+
+class Watched(type(os.environ)):
+    """The environment while a module is loaded that may look at the request."""
+
+    looked = False
+
+    def __getitem__(self, name):
+        Watched.looked = Watched.looked or self.encodekey(name).decode("latin-1").startswith(OF_REQUESTS)
+        return super().__getitem__(name)
+
+    def __iter__(self):
+        Watched.looked = True
+        return super().__iter__()
+
+
+class Loading:
+    """The loading of one module."""
+
+    def __init__(self, owner, module):
+        self.owner, self.module = owner, module
+        self.outer, owner.current = owner.current, self
+        self.warnings = []
+        self.volatile = False
+        origin = getattr(module.__spec__, "origin", None) or ""
+        self.is_sibling = owner.folder is not None and origin.startswith(owner.folder) and not owner.is_library(origin)
+        self.is_standard = not self.is_sibling and owner.is_standard(origin)
+        if self.is_sibling:
+            self.watch()
+        elif self.is_standard and self.outer is None:
+            self.warn, warnings.warn = warnings.warn, self.warned
+
+    def watch(self):
+        owner = self.owner
+        if owner.watching == 0:
+            Watched.looked = False
+            owner.environment = os.environ.__class__
+            os.environ.__class__ = Watched
+            owner.streams = [s for s in (sys.stdout, sys.stderr, sys.stdin) if hasattr(s, "__dict__")]
+            for stream in owner.streams:
+                for name in ("write", "writelines", "read", "readline"):
+                    self.watch_method(stream, name)
+        owner.watching += 1
+        self.looked, Watched.looked = Watched.looked, False
+
+    def watch_method(self, stream, name):
+        plain = getattr(stream, name)
+
+        def method(*arguments):
+            Watched.looked = True
+            return plain(*arguments)
+
+        stream.__dict__[name] = method
+
+    def unwatch(self):
+        owner = self.owner
+        self.volatile = Watched.looked
+        # Who loads it has looked at the request as well.
+        Watched.looked = self.looked or self.volatile
+        owner.watching -= 1
+        if owner.watching == 0:
+            os.environ.__class__ = owner.environment
+            for stream in owner.streams:
+                for name in ("write", "writelines", "read", "readline"):
+                    stream.__dict__.pop(name, None)
+
+    def warned(self, *arguments, **named):
+        self.warnings.append((arguments, named))
+        # The one who imports the module is to blame, not this frame.
+        level = named.pop("stacklevel", arguments[2] if len(arguments) > 2 else 1)
+        self.warn(*arguments[:2], stacklevel=level + 1, **named)
+        named["stacklevel"] = level
+
+    def over(self):
+        self.owner.current = self.outer
+        if self.is_sibling:
+            self.unwatch()
+        elif self.is_standard and self.outer is None:
+            warnings.warn = self.warn
+
+    def failed(self):
+        self.over()
+
+    def done(self):
+        self.over()
+        name = self.module.__spec__.name
+        if self.volatile:
+            self.owner.volatile.append(name)
+        elif self.is_standard:
+            if self.warnings:
+                self.owner.warning[name] = self.module
+            self.owner.learn(name, self.module)
+
+
+class Modules:
+    """The modules of an interpreter."""
+
+    def __init__(self):
+        self.folder = None
+        self.current = None
+        self.watching = 0
+        self.volatile = []
+        self.warning = {}
+        self.standard = os.path.dirname(os.__file__) + os.sep
+        self.snapshots = []
+        self.names = []
+        self.known = set()
+        for name, module in list(modules.items()):
+            if name != "__main__" and not name.startswith("fcgi"):
+                self.learn(name, module)
+        loader = _bootstrap_external._LoaderBasics
+        names = {
+            "loading": lambda module: Loading(self, module),
+            "original": loader.exec_module,
+            "_call_with_frames_removed": _bootstrap._call_with_frames_removed,
+        }
+        exec(compile(EXEC_MODULE, "<frozen importlib._bootstrap_external>", "exec"), names)
+        loader.exec_module = names["exec_module"]
+        machinery.SourceFileLoader.exec_module = names["exec_module"]
+
+    def is_standard(self, origin):
+        return origin.startswith(self.standard) and not self.is_library(origin) or origin in ("built-in", "frozen")
+
+    @staticmethod
+    def is_library(origin):
+        return "site-packages" in origin or "dist-packages" in origin
+
+    def learn(self, name, module):
+        """Remembers how a module of the standard library is."""
+        self.known.add(name)
+        if name.partition(".")[0] in CACHES or name in ("sys", "builtins") or not isinstance(module, type(sys)):
+            return
+        origin = getattr(getattr(module, "__spec__", None), "origin", None) or ""
+        if self.is_standard(origin):
+            self.snapshots.append(_fcgi.Snapshot(module.__dict__, {"__warningregistry__"}))
+            self.names.append(name)
+
+    def leave(self):
+        """Puts the modules of the standard library back; forgets what is to be loaded anew."""
+        if len(modules) != len(self.known) + 1:
+            for name in [name for name in modules if name not in self.known and name != "__main__"]:
+                self.learn(name, modules[name])
+        for name in self.volatile:
+            modules.pop(name, None)
+            self.known.discard(name)
+            package, _, last = name.rpartition(".")
+            if package in modules:
+                modules[package].__dict__.pop(last, None)
+        self.volatile.clear()
+        return [self.names[number] for number in _fcgi.restore_all(self.snapshots)]
