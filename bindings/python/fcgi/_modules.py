@@ -97,11 +97,12 @@ class Loading:
                     stream.__dict__.pop(name, None)
 
     def warned(self, *arguments, **named):
-        self.warnings.append((arguments, named))
-        # The one who imports the module is to blame, not this frame.
+        named = dict(named)
         level = named.pop("stacklevel", arguments[2] if len(arguments) > 2 else 1)
+        # The one who imports the module is to blame, not this frame.
         self.warn(*arguments[:2], stacklevel=level + 1, **named)
-        named["stacklevel"] = level
+        helper = sys._getframe(1).f_code.co_name == "_deprecated"
+        self.warnings.append((arguments[:2], {"stacklevel": level - helper, **named}))
 
     def over(self):
         self.owner.current = self.outer
@@ -119,9 +120,27 @@ class Loading:
         if self.volatile:
             self.owner.volatile.append(name)
         elif self.is_standard:
-            if self.warnings:
-                self.owner.warning[name] = self.module
             self.owner.learn(name, self.module)
+            if self.warnings:
+                self.owner.warning[name] = (self.module, self.module.__spec__, self.warnings)
+
+
+class Rewarning:
+    """Gives a module that stays to the import system, with the warnings that its loading gave."""
+
+    def __init__(self, warning):
+        self.warning = warning
+
+    def find_spec(self, name, path=None, target=None):
+        return machinery.ModuleSpec(name, self) if name in self.warning else None
+
+    def create_module(self, spec):
+        return self.warning[spec.name][0]
+
+    def exec_module(self, module):
+        _, module.__spec__, given = self.warning[module.__spec__.name]
+        for arguments, named in given:
+            warnings.warn(*arguments, **named)
 
 
 class Modules:
@@ -133,6 +152,7 @@ class Modules:
         self.watching = 0
         self.volatile = []
         self.warning = {}
+        sys.meta_path.insert(0, Rewarning(self.warning))
         self.standard = os.path.dirname(os.__file__) + os.sep
         self.snapshots = []
         self.names = []
@@ -167,16 +187,24 @@ class Modules:
             self.snapshots.append(_fcgi.Snapshot(module.__dict__, {"__warningregistry__"}))
             self.names.append(name)
 
+    @staticmethod
+    def forget(name):
+        """Lets a module be imported as if for the first time."""
+        modules.pop(name, None)
+        package, _, last = name.rpartition(".")
+        if package in modules:
+            modules[package].__dict__.pop(last, None)
+
     def leave(self):
         """Puts the modules of the standard library back; forgets what is to be loaded anew."""
         if len(modules) != len(self.known) + 1:
             for name in [name for name in modules if name not in self.known and name != "__main__"]:
                 self.learn(name, modules[name])
         for name in self.volatile:
-            modules.pop(name, None)
             self.known.discard(name)
-            package, _, last = name.rpartition(".")
-            if package in modules:
-                modules[package].__dict__.pop(last, None)
+            self.forget(name)
         self.volatile.clear()
+        for name in self.warning:
+            self.known.discard(name)
+            self.forget(name)
         return [self.names[number] for number in _fcgi.restore_all(self.snapshots)]

@@ -69,7 +69,7 @@ impl Snapshot {
                 changed.push(key.clone().unbind());
             }
         }
-        for (key, value) in dict.iter() {
+        for (key, value) in items(dict) {
             if !known.contains(&key)? && !value.is_instance_of::<PyModule>() {
                 dict.del_item(&key)?;
                 changed.push(key.unbind());
@@ -98,13 +98,18 @@ pub(super) fn restore_all(py: Python<'_>, snapshots: &Bound<'_, PyList>) -> PyRe
     Ok(changed)
 }
 
+/// What a dictionary holds; it may be changed meanwhile.
+fn items<'py>(dict: &Bound<'py, PyDict>) -> Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    dict.iter().collect()
+}
+
 /// Lets go of what a module's names hold, in the order in which CPython does at its end: names with one underscore, then
 /// the others.
 #[pyfunction]
 pub(super) fn clear_module(dict: &Bound<'_, PyDict>) -> PyResult<()> {
     let none = dict.py().None();
     for first in [true, false] {
-        for (key, value) in dict.iter() {
+        for (key, value) in items(dict) {
             let Ok(name) = key.cast::<PyString>() else { continue };
             let name = name.to_string_lossy();
             let single = name.starts_with('_') && !name.starts_with("__");
