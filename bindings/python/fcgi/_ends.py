@@ -48,7 +48,7 @@ class Ends:
     @property
     def serves(self):
         """Whether this process runs a script for a request."""
-        return self.script.request is not None and not _fcgi.is_forked()
+        return self.script.serving and not _fcgi.is_forked()
 
     def end(self, status):
         """Ends the request as the process would have ended."""

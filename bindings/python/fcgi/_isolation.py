@@ -11,9 +11,13 @@ import warnings
 
 from fcgi import _fcgi
 from fcgi._ends import Ends
-from fcgi._modules import Modules
+from fcgi._modules import CHANGERS, Modules
 
 modules = sys.modules
+
+
+# Names that code uses which may change the builtins.
+BUILTINS = CHANGERS | {"builtins", "__builtins__", "gettext", "install"}
 
 
 class Exits:
@@ -180,16 +184,15 @@ class Isolation:
         changing = {"stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__", "argv"}
         # Those that were replaced above are as they should be.
         self.modules.snapshots.clear()
-        self.modules.names.clear()
         for name in list(self.modules.known):
             self.modules.learn(name, modules[name])
-        self.snapshots = [_fcgi.Snapshot(sys.__dict__, changing), _fcgi.Snapshot(builtins.__dict__, {"_"})]
+        self.sys_snapshot = [_fcgi.Snapshot(sys.__dict__, changing)]
+        self.snapshots = [*self.sys_snapshot, _fcgi.Snapshot(builtins.__dict__, {"_"})]
 
     # ------------------------------------------------------------ before a script
 
-    def enter(self, directory, environment):
-        """Makes ready for a script of a directory."""
-        where, folder = directory
+    def enter(self, where, folder, environment):
+        """Makes ready for a script that runs in one directory and imports from another."""
         if self.directory != where:
             os.chdir(where)
             self.directory = where
@@ -264,11 +267,11 @@ class Isolation:
 
     # ------------------------------------------------------------ behind a script
 
-    def leave(self):
-        """Puts back what a script changed."""
+    def leave(self, names):
+        """Puts back what a script changed whose code uses these names."""
         # First what other things are put back by.
-        _fcgi.restore_all(self.snapshots)
-        changed = self.modules.leave()
+        _fcgi.restore_all(self.snapshots if names & BUILTINS else self.sys_snapshot)
+        changed = self.modules.leave(names)
         if "time" in changed:
             modules["time"].tzset()
         for now, before in self.lists:

@@ -16,6 +16,15 @@ modules = sys.modules
 
 # What these keep are caches, which are as good for the next request.
 CACHES = frozenset(("mimetypes", "sysconfig", "_sysconfigdata", "platform", "uuid", "_strptime", "linecache", "logging"))
+# Names that code uses which may change anything.
+CHANGERS = frozenset(
+    "setattr delattr __setattr__ __delattr__ __dict__ vars globals exec eval compile import_module __import__ modules runpy patch mock monkey"
+    " freeze_time get_objects".split()
+)
+# Modules whose own functions change them.
+CHANGING = frozenset(
+    "tempfile gettext time locale threading warnings asyncio.events concurrent.futures.thread concurrent.futures.process".split()
+)
 # Variables of requests, by how they begin.
 OF_REQUESTS = ("HTTP_", "REQUEST_", "REMOTE_", "SCRIPT_", "SERVER_", "PATH_", "CONTENT_", "QUERY_STRING", "GATEWAY_")
 
@@ -87,6 +96,8 @@ class Loading:
     def unwatch(self):
         owner = self.owner
         self.volatile = Watched.looked
+        code = self.module.__spec__.loader.get_code(self.module.__spec__.name)
+        owner.touched |= names_of(code) if code else {"exec"}
         # Who loads it has looked at the request as well.
         Watched.looked = self.looked or self.volatile
         owner.watching -= 1
@@ -125,6 +136,15 @@ class Loading:
                 self.owner.warning[name] = (self.module, self.module.__spec__, self.warnings)
 
 
+def names_of(code):
+    """All names that code uses."""
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, type(code)):
+            names |= names_of(constant)
+    return frozenset(names)
+
+
 class Rewarning:
     """Gives a module that stays to the import system, with the warnings that its loading gave."""
 
@@ -154,9 +174,10 @@ class Modules:
         self.warning = {}
         sys.meta_path.insert(0, Rewarning(self.warning))
         self.standard = os.path.dirname(os.__file__) + os.sep
-        self.snapshots = []
-        self.names = []
+        self.snapshots = {}
         self.known = set()
+        self.touched = set()
+        self.chosen = (None, 0, ())
         for name, module in list(modules.items()):
             if name != "__main__" and not name.startswith("fcgi"):
                 self.learn(name, module)
@@ -184,8 +205,7 @@ class Modules:
             return
         origin = getattr(getattr(module, "__spec__", None), "origin", None) or ""
         if self.is_standard(origin):
-            self.snapshots.append(_fcgi.Snapshot(module.__dict__, {"__warningregistry__"}))
-            self.names.append(name)
+            self.snapshots[name] = _fcgi.Snapshot(module.__dict__, {"__warningregistry__"})
 
     @staticmethod
     def forget(name):
@@ -195,8 +215,9 @@ class Modules:
         if package in modules:
             modules[package].__dict__.pop(last, None)
 
-    def leave(self):
-        """Puts the modules of the standard library back; forgets what is to be loaded anew."""
+    def leave(self, names):
+        """Puts the modules of the standard library back; forgets what is to be loaded anew. `names` are those that the
+        script's code uses."""
         if len(modules) != len(self.known) + 1:
             for name in [name for name in modules if name not in self.known and name != "__main__"]:
                 self.learn(name, modules[name])
@@ -207,4 +228,22 @@ class Modules:
         for name in self.warning:
             self.known.discard(name)
             self.forget(name)
-        return [self.names[number] for number in _fcgi.restore_all(self.snapshots)]
+        names = names | self.touched if self.touched else names
+        if self.chosen[0] != names or self.chosen[1] != len(self.snapshots):
+            self.chosen = (names, len(self.snapshots), *self.choose(names))
+        _, _, chosen, snapshots = self.chosen
+        return [chosen[number] for number in _fcgi.restore_all(snapshots)]
+
+    def choose(self, names):
+        """The modules that code can have changed that uses these names: all, or those that it names itself, and those
+        whose own functions change them."""
+        if names & CHANGERS:
+            chosen = list(self.snapshots)
+        else:
+            chosen = [n for n in self.snapshots if n in CHANGING or names.intersection(n.split("."))]
+            for name in list(chosen):
+                for attribute, value in getattr(modules.get(name), "__dict__", {}).items():
+                    if attribute in names and isinstance(value, type(sys)) and value.__name__ in self.snapshots:
+                        chosen.append(value.__name__)
+            chosen = list(dict.fromkeys(chosen))
+        return chosen, [self.snapshots[name] for name in chosen]

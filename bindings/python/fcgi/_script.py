@@ -1,94 +1,76 @@
 """Runs ordinary scripts: each request in a `__main__` of its own, with streams, arguments and environment of its own."""
-import _io
-import _thread
-import contextvars
 import os
 import sys
+from contextvars import Context
 from importlib.machinery import SourceFileLoader
 
 from fcgi import _fcgi, _removed
 from fcgi._ends import Ended
 from fcgi._isolation import Isolation
+from fcgi._modules import CHANGERS, names_of
+from fcgi._streams import Streams
 
-FileIO, BufferedReader, BufferedWriter = _io.FileIO, _io.BufferedReader, _io.BufferedWriter
-TextIOWrapper = _io.TextIOWrapper
 Module = type(sys)
 modules = sys.modules
-
-
-class Encoding:
-    """How `python3` would read and write text: as this interpreter was started, unless a request's variables say otherwise."""
-
-    def __init__(self):
-        streams = [s or sys.__stderr__ for s in (sys.__stdin__, sys.__stdout__, sys.__stderr__)]
-        self.default = [(s.encoding, s.errors) for s in streams]
-        self.unbuffered = bool(sys.__stdout__ and sys.__stdout__.write_through)
-
-    def of(self, environment):
-        wanted = environment.get(b"PYTHONIOENCODING")
-        if wanted is None or sys.flags.ignore_environment:
-            return self.default
-        encoding, _, errors = wanted.decode("ascii", "replace").partition(":")
-        found = []
-        for number, (own, own_errors) in enumerate(self.default):
-            # Standard error always shows what it cannot encode.
-            chosen = "backslashreplace" if number == 2 else errors or ("strict" if encoding else own_errors)
-            found.append((encoding or own, chosen))
-        return found
+# The names of code that is not known: it may change anything.
+EVERYTHING = CHANGERS
 
 
 class Script:
     """Runs the scripts of one interpreter."""
 
-    def __init__(self, arguments):
-        self.arguments = arguments
-        self.encoding = Encoding()
+    def __init__(self, arguments, stdio):
+        self.arguments, self.stdio = arguments, stdio
+        self.streams = Streams(stdio)
         main = modules["__main__"].__dict__
         self.main = {k: main[k] for k in ("__name__", "__doc__", "__package__", "__spec__", "__builtins__")}
         self.annotations = "__annotations__" in main
-        self.cached = sys.version_info < (3, 15)
-        self.directories = {}
-        self.request = None
+        self.paths = {}
+        self.environments = os.environ, os.environb
+        self.serving = False
         self.abandoned = None
         self.nobody = Module("__main__")
-        self.had_children = False
-        self.paths = {}
+        self.names = {}
         self.isolation = Isolation(self)
-        os.register_at_fork(after_in_child=self.forked, before=self.forks)
-        sys.addaudithook(self.audit)
+        os.register_at_fork(after_in_child=_fcgi.forked, before=stdio.forks)
+        sys.addaudithook(stdio.audit)
 
     # ---------------------------------------------------------------- a request
 
-    def begin(self, request, path, environment):
-        """Makes ready for a script; gives the context that it runs in, and its globals."""
-        self.request = request
-        self.had_children = False
-        os.environ._data = os.environb._data = environment
+    def begin(self, path, environment, has_body):
+        """Makes ready for a script; gives what calls functions in its context, and its globals."""
+        self.serving, self.path = True, path
+        for one in self.environments:
+            one._data = environment
+        known = self.paths.get(path)
+        if known is None:
+            known = self.paths[path] = self.know(path)
+        where, folder, names = known
         main = Module("__main__")
-        names = main.__dict__
-        names.update(self.main)
+        globals = self.globals = main.__dict__
+        globals.update(names)
         if self.annotations:
-            names["__annotations__"] = {}
-        names["__loader__"] = SourceFileLoader("__main__", path)
-        names["__file__"] = path
-        if self.cached:
-            names["__cached__"] = None
+            globals["__annotations__"] = {}
         modules["__main__"] = main
-        self.globals = names
         sys.argv = [path, *self.arguments]
-        directory = self.directories.get(path)
-        if directory is None:
-            folder = os.path.dirname(os.path.join(os.path.dirname(path), os.readlink(path)) if os.path.islink(path) else path)
-            directory = self.directories[path] = (os.path.dirname(path) or ".", os.path.realpath(folder))
-        self.isolation.enter(directory, environment)
-        self.open_streams(request, environment)
-        self.context = contextvars.Context()
-        return self.context, names
+        self.isolation.enter(where, folder, environment)
+        self.streams.open(environment, has_body)
+        return Context().run, globals
+
+    def know(self, path):
+        """The directory that a script runs in, the one that it imports from, what its module begins with."""
+        real = os.path.join(os.path.dirname(path), os.readlink(path)) if os.path.islink(path) else path
+        names = {**self.main, "__loader__": SourceFileLoader("__main__", path), "__file__": path}
+        if sys.version_info < (3, 15):
+            names["__cached__"] = None
+        return os.path.dirname(path) or ".", os.path.realpath(os.path.dirname(real)), names
 
     def compile(self, path):
         with open(path, "rb") as file:
             source = file.read()
-        return compile(source, path, "exec", dont_inherit=True)
+        code = compile(source, path, "exec", dont_inherit=True)
+        self.names[path] = names_of(code)
+        return code
 
     def end(self, exception):
         """Does what happens at the end of a process; gives the exit status."""
@@ -100,10 +82,10 @@ class Script:
             self.leave(status)
         try:
             self.isolation.finish()
-            status = self.close_streams(status)
+            status = self.streams.close(status)
             modules["__main__"] = self.nobody
             _fcgi.clear_module(self.globals)
-            status = self.close_streams(status)
+            status = self.streams.close(status)
         except Ended:
             pass
         if _fcgi.is_forked():
@@ -113,79 +95,17 @@ class Script:
     def forget(self, status):
         """Puts the interpreter back to how it was before the script."""
         modules["__main__"] = self.nobody
-        self.isolation.leave()
-        sys.stdin = sys.stdout = sys.stderr = sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = None
-        _fcgi.clear_module(self.globals)
-        self.request = self.globals = self.context = self.plain_flush = self.abandoned = None
+        if self.globals:
+            _fcgi.clear_module(self.globals)
+        self.isolation.leave(self.names.get(self.path, EVERYTHING))
+        self.streams.forget()
+        self.serving, self.globals, self.abandoned = False, None, None
         return status
 
     def abandon(self, status):
         """Ends the request where the script stands: as if the process were gone."""
         self.abandoned = status
-        _fcgi.end_request(self.request, status, self.had_children)
-
-    # ---------------------------------------------------------------- streams
-
-    def open_streams(self, request, environment):
-        stdin, stdout, stderr = self.encoding.of(environment)
-        raw = FileIO(0, "rb", closefd=False)
-        raw.name = "<stdin>"
-        sys.stdin = sys.__stdin__ = TextIOWrapper(BufferedReader(raw, self.buffer_size(raw)), *stdin)
-        sys.stdin.mode = "r"
-        sys.stdout = sys.__stdout__ = self.output(1, "<stdout>", request.write_descriptor, request.flush, stdout, False)
-        sys.stderr = sys.__stderr__ = self.output(2, "<stderr>", request.write_error_descriptor, None, stderr, True)
-        self.streams = (sys.stdout, sys.stderr)
-
-    def buffer_size(self, raw):
-        size = raw._blksize
-        return size if sys.version_info < (3, 14) else max(min(size, 8 << 20), 128 << 10)
-
-    def output(self, number, name, write, flush, encoding, by_lines):
-        raw = FileIO(number, "wb", closefd=False)
-        raw.write = write
-        raw.name = name
-        if self.encoding.unbuffered:
-            stream = TextIOWrapper(raw, *encoding, "\n", by_lines, True)
-        else:
-            buffer = BufferedWriter(raw, self.buffer_size(raw))
-            if flush:
-                plain = buffer.flush
-
-                def flush_all():
-                    plain()
-                    if self.request is not None:
-                        flush()
-
-                self.plain_flush = (buffer, plain)
-                buffer.flush = flush_all
-            stream = TextIOWrapper(buffer, *encoding, "\n", by_lines)
-        stream.mode = "w"
-        return stream
-
-    def close_streams(self, status):
-        """Writes out what is left; as `python3`, with status 120 when that cannot be done."""
-        if not self.encoding.unbuffered:
-            # At the end, all goes out at once.
-            self.plain_flush[0].__dict__.pop("flush", None)
-        failed = False
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                if stream is not None and not stream.closed:
-                    stream.flush()
-            except AttributeError:
-                pass
-            except BaseException as e:
-                if stream is not sys.stderr:
-                    failed = True
-                    self.unraisable(stream, e)
-        return 120 if failed and status == 0 else status
-
-    def unraisable(self, stream, exception):
-        try:
-            sys.stderr.write("Exception ignored in: %r\n" % (stream,))
-            sys.__excepthook__(type(exception), exception, None)
-        except BaseException:
-            pass
+        self.stdio.abandon(status)
 
     # ---------------------------------------------------------------- the end of a script
 
@@ -232,23 +152,10 @@ class Script:
 
     # ---------------------------------------------------------------- children
 
-    def audit(self, event, arguments):
-        if event in _CHILDREN:
-            self.had_children = True
-
-    def forks(self):
-        self.had_children = True
-
-    def forked(self):
-        _fcgi.forked()
-
     def leave(self, status):
         """Ends a child that the script forked and that came to the script's end."""
         try:
             self.isolation.finish()
-            self.close_streams(status)
+            self.streams.close(status)
         finally:
-            os._exit(status)
-
-
-_CHILDREN = frozenset(("subprocess.Popen", "os.system", "os.posix_spawn", "os.fork", "os.forkpty"))
+            self.isolation.ends.exit(status)

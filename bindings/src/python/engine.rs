@@ -10,19 +10,34 @@ use fcgi_core::interpreter::{Isolation, Requests, Setup};
 use fcgi_core::script::Cache;
 use fcgi_core::{Interpreter, Request as CoreRequest};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyString, PyTuple};
 
 use super::process::Environment;
 use super::request::Request;
-use super::{ffi, stdio};
+use super::stdio::Stdio;
+use super::{descriptors, ffi};
 
 /// What serves the requests of one thread.
 pub struct Engine {
     setup: Setup,
-    /// An object of the class `Script` of `fcgi._script`.
-    runner: Py<PyAny>,
+    scripts: Scripts,
     environment: Py<Environment>,
-    code: Cache<Py<PyAny>>,
+    stdio: Py<Stdio>,
+    code: Cache<Compiled>,
+}
+
+/// Methods of an object of the class `Script` of `fcgi._script`, and what runs compiled code.
+struct Scripts {
+    begin: Py<PyAny>,
+    compile: Py<PyAny>,
+    end: Py<PyAny>,
+    run: Py<PyAny>,
+}
+
+/// A script, ready to run.
+struct Compiled {
+    path: Py<PyString>,
+    code: Py<PyAny>,
 }
 
 impl Engine {
@@ -41,39 +56,47 @@ impl Engine {
         }
         ffi::keep_thread_state();
         if !setup.shared_process {
-            stdio::take_descriptors()?;
+            descriptors::take()?;
         }
-        let made = Python::attach(|py| -> PyResult<_> {
-            let arguments: PyResult<Vec<_>> =
-                setup.arguments.iter().map(|argument| ffi::decode(py, argument.as_bytes())).collect();
-            let runner = py.import("fcgi._script")?.getattr("Script")?.call1((arguments?,))?.unbind();
-            Ok((runner, Py::new(py, Environment::new(py)?)?))
-        });
-        let (runner, environment) = made.map_err(|e| anyhow::anyhow!("Python cannot be made ready: {e}"))?;
-        Ok(Self { setup, runner, environment, code: Cache::default() })
+        Python::attach(|py| Self::make(py, setup)).map_err(|e| anyhow::anyhow!("Python cannot be made ready: {e}"))
+    }
+
+    fn make(py: Python<'_>, setup: Setup) -> PyResult<Self> {
+        let arguments: PyResult<Vec<_>> =
+            setup.arguments.iter().map(|argument| ffi::decode(py, argument.as_bytes())).collect();
+        let stdio = Py::new(py, Stdio::new())?;
+        let script = py.import("fcgi._script")?.getattr("Script")?.call1((arguments?, &stdio))?;
+        let method = |name| script.getattr(name).map(Bound::unbind);
+        let run = py.import("fcgi._fcgi")?.getattr("run")?.unbind();
+        let scripts = Scripts { begin: method("begin")?, compile: method("compile")?, end: method("end")?, run };
+        let environment = Py::new(py, Environment::new(py)?)?;
+        Ok(Self { setup, scripts, environment, stdio, code: Cache::default() })
     }
 
     /// Runs a script for a request; gives its exit status.
-    fn run(&mut self, py: Python<'_>, script: &Path, request: &Bound<'_, Request>) -> PyResult<u32> {
-        let runner = self.runner.bind(py).clone();
-        let environment = {
-            let held = request.get().lock();
-            self.environment.get().enter(py, held.params())?
+    fn run(&mut self, py: Python<'_>, script: &Path, request: &Request) -> PyResult<u32> {
+        let has_body = descriptors::has_body();
+        let environment = self.environment.get().enter(py, request.lock().params())?;
+        let Scripts { begin, compile, end, run } = &self.scripts;
+        let make = |path: &Path| -> PyResult<Compiled> {
+            let path = ffi::decode(py, path.as_os_str().as_bytes())?;
+            let code = compile.call1(py, (&path,))?;
+            Ok(Compiled { path: path.unbind(), code })
         };
-        let path = ffi::decode(py, script.as_os_str().as_bytes())?;
-        let (context, globals): (Bound<'_, PyAny>, Bound<'_, PyDict>) =
-            runner.call_method1("begin", (request, &path, environment))?.extract()?;
-        let compile = |_: &Path| runner.call_method1("compile", (&path,)).map(Bound::unbind);
-        let result = match self.code.get(script, compile) {
-            Ok(code) => context.call_method1("run", (py.import("fcgi._fcgi")?.getattr("run")?, code.bind(py), globals)),
+        let (path, code) = match self.code.get(script, make) {
+            Ok(compiled) => (compiled.path.clone_ref(py).into_bound(py), Ok(compiled.code.bind(py))),
             Err(e) => {
                 // The frames are ours.
                 e.set_traceback(py, None);
-                Err(e)
+                (ffi::decode(py, script.as_os_str().as_bytes())?, Err(e))
             }
         };
+        let begun = begin.bind(py).call1((path, environment, has_body))?;
+        let begun = begun.cast::<PyTuple>()?;
+        let (in_context, globals) = (begun.get_item(0)?, begun.get_item(1)?);
+        let result = code.and_then(|code| in_context.call1((run, code, globals)));
         let exception = result.err().map(|e| e.into_value(py));
-        context.call_method1("run", (runner.getattr("end")?, exception))?.extract()
+        in_context.call1((end, exception))?.extract()
     }
 }
 
@@ -81,24 +104,23 @@ impl Interpreter for Engine {
     fn serve(&mut self, script: &Path, request: CoreRequest, _more: &Rc<RefCell<Requests>>) {
         let request = Request::new(request);
         let shared = request.shared().clone();
-        let begun = stdio::begin(&shared);
-        Python::attach(|py| {
-            if let Err(e) = begun {
-                let mut request = request.lock();
-                let _ = writeln!(request.stderr(), "{}: the request body: {e}", self.setup.program.display());
-                let _ = request.finish(1);
-                return;
-            }
-            let ended = Bound::new(py, request).and_then(|request| self.run(py, script, &request));
-            let status = ended.unwrap_or_else(|e| {
+        if let Err(e) = descriptors::begin(&shared) {
+            let mut request = request.lock();
+            let _ = writeln!(request.stderr(), "{}: the request body: {e}", self.setup.program.display());
+            let _ = request.finish(1);
+            return;
+        }
+        let (status, had_children) = Python::attach(|py| {
+            self.stdio.get().serve(Some(shared.clone()));
+            let status = self.run(py, script, &request).unwrap_or_else(|e| {
                 e.print(py);
                 1
             });
-            let had_children = self.runner.bind(py).getattr("had_children").and_then(|b| b.extract()).unwrap_or(true);
-            py.detach(|| {
-                ffi::flush_c_streams();
-                stdio::finish(&shared, status, had_children);
-            });
+            let had_children = self.stdio.get().had_children();
+            self.stdio.get().serve(None);
+            (status, had_children)
         });
+        ffi::flush_c_streams();
+        descriptors::finish(&shared, status, had_children);
     }
 }

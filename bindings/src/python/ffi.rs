@@ -76,3 +76,9 @@ pub(super) fn each(dict: &Bound<'_, PyDict>, mut f: impl FnMut(*mut ffi::PyObjec
         }
     }
 }
+
+/// An object that somebody else holds.
+pub(super) fn borrowed(py: Python<'_>, object: *mut ffi::PyObject) -> Bound<'_, PyAny> {
+    // SAFETY: the callers have it from a live dictionary, and the interpreter is held.
+    unsafe { Bound::from_borrowed_ptr(py, object) }
+}

@@ -20,18 +20,32 @@ pub(super) struct Snapshot {
 
 type Entry = (Py<PyAny>, Option<Py<PyAny>>);
 
+/// What comparing a dictionary with how it was finds.
+enum Difference {
+    None,
+    /// Only keys have come, behind all others.
+    More(Vec<Py<PyAny>>),
+    Other,
+}
+
 impl Snapshot {
-    fn is_same(&self, py: Python<'_>, entries: &[Entry]) -> bool {
+    fn compare(&self, py: Python<'_>, entries: &[Entry]) -> Difference {
         let mut at = 0;
         let mut same = true;
+        let mut more = Vec::new();
         ffi::each(self.dict.bind(py), |key, value| {
-            same = entries
-                .get(at)
-                .is_some_and(|(k, v)| k.as_ptr() == key && v.as_ref().is_none_or(|v| v.as_ptr() == value));
+            match entries.get(at) {
+                Some((k, v)) => same = k.as_ptr() == key && v.as_ref().is_none_or(|v| v.as_ptr() == value),
+                None => more.push(ffi::borrowed(py, key).unbind()),
+            }
             at += 1;
             same
         });
-        same && at == entries.len()
+        match (same && at >= entries.len(), more.is_empty()) {
+            (false, _) => Difference::Other,
+            (true, true) => Difference::None,
+            (true, false) => Difference::More(more),
+        }
     }
 }
 
@@ -53,10 +67,23 @@ impl Snapshot {
     fn restore(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = Vec::new();
-        if self.is_same(py, &entries) {
-            return Ok(changed);
-        }
         let dict = self.dict.bind(py);
+        match self.compare(py, &entries) {
+            Difference::None => return Ok(changed),
+            Difference::More(keys) => {
+                for key in keys {
+                    let Some(value) = dict.get_item(&key)? else { continue };
+                    if value.is_instance_of::<PyModule>() {
+                        entries.push((key, Some(value.unbind())));
+                    } else {
+                        dict.del_item(&key)?;
+                        changed.push(key);
+                    }
+                }
+                return Ok(changed);
+            }
+            Difference::Other => {}
+        }
         let known = PyDict::new(py);
         for (key, value) in &*entries {
             let key = key.bind(py);

@@ -6,7 +6,8 @@ use pyo3::types::PyDict;
 use super::isolation::{self, Snapshot};
 use super::process::{self, Environment};
 use super::request::Request;
-use super::{ffi, stdio};
+use super::stdio::Stdio;
+use super::{descriptors, ffi};
 
 /// The native part of the package `fcgi`.
 #[pymodule(gil_used = false)]
@@ -21,15 +22,8 @@ pub fn _fcgi(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(forked, module)?)?;
     module.add_function(wrap_pyfunction!(is_forked, module)?)?;
     module.add_function(wrap_pyfunction!(interrupt, module)?)?;
-    module.add_function(wrap_pyfunction!(end_request, module)?)?;
+    module.add_class::<Stdio>()?;
     process::add_to(module)
-}
-
-/// Ends a request where its script stands: what is in no buffer of Python's has been said.
-#[pyfunction]
-fn end_request(py: Python<'_>, request: &Bound<'_, Request>, status: u32, had_children: bool) {
-    let shared = request.get().shared().clone();
-    py.detach(|| stdio::finish(&shared, status, had_children));
 }
 
 /// Runs compiled code with these globals; no frame of ours is below it.
@@ -41,13 +35,13 @@ fn run<'py>(code: &Bound<'py, PyAny>, globals: &Bound<'py, PyDict>) -> PyResult<
 /// Says that this process was forked off by a script.
 #[pyfunction]
 fn forked() {
-    stdio::forked();
+    descriptors::forked();
 }
 
 /// Whether this process was forked off by a script.
 #[pyfunction]
 fn is_forked() -> bool {
-    stdio::is_forked()
+    descriptors::is_forked()
 }
 
 /// Lets a thread meet an exception at its next instruction.
@@ -63,12 +57,13 @@ pub(super) mod sources {
     use pyo3::types::PyDict;
 
     /// Name, whether it is a package, source.
-    const SOURCES: [(&str, bool, &str); 6] = [
+    const SOURCES: [(&str, bool, &str); 7] = [
         ("fcgi", true, include_str!("../../python/fcgi/__init__.py")),
         ("fcgi._script", false, include_str!("../../python/fcgi/_script.py")),
         ("fcgi._ends", false, include_str!("../../python/fcgi/_ends.py")),
         ("fcgi._isolation", false, include_str!("../../python/fcgi/_isolation.py")),
         ("fcgi._modules", false, include_str!("../../python/fcgi/_modules.py")),
+        ("fcgi._streams", false, include_str!("../../python/fcgi/_streams.py")),
         ("fcgi._removed", false, include_str!("../../python/fcgi/_removed.py")),
     ];
 

@@ -28,6 +28,8 @@ pub(super) struct Environment {
 struct State {
     /// Names and values of the last request: most are those of the next, too.
     pairs: Vec<(Vec<u8>, Py<PyBytes>, Vec<u8>, Py<PyBytes>)>,
+    /// Some of these names are also those of the process.
+    overlaid: bool,
     block: Block,
     /// Another thread may still look something up in it.
     previous: Block,
@@ -81,16 +83,20 @@ impl Environment {
     pub(super) fn enter<'py>(&self, py: Python<'py>, params: &Params) -> PyResult<Bound<'py, PyDict>> {
         let dict = self.base_dict.bind(py).copy()?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { pairs, block, previous } = &mut *state;
+        let State { pairs, overlaid, block, previous } = &mut *state;
         std::mem::swap(block, previous);
         block.text.clear();
         let mut starts = Vec::with_capacity(self.base.len() + params.len());
-        let overlaid = params.iter().any(|(name, _)| self.base_names.contains(name));
+        let same_names = params.len() == pairs.len() && params.iter().zip(pairs.iter()).all(|(p, pair)| p.0 == pair.0);
+        if !same_names {
+            *overlaid = params.iter().any(|(name, _)| self.base_names.contains(name));
+        }
         for (name, value) in &self.base {
-            if !overlaid || params.get(name).is_none() {
+            if !*overlaid || params.get(name).is_none() {
                 block.push(name, value, &mut starts);
             }
         }
+        let mut count = 0;
         for (at, (name, value)) in params.iter().filter(|(n, v)| fits(n, v)).enumerate() {
             block.push(name, value, &mut starts);
             if pairs.len() <= at {
@@ -109,7 +115,9 @@ impl Environment {
                 (pair.2, pair.3) = (value.to_vec(), PyBytes::new(py, value).unbind());
             }
             dict.set_item(&pair.1, &pair.3)?;
+            count = at + 1;
         }
+        pairs.truncate(count);
         block.finish(&starts);
         // SAFETY: the block lives as long as this object, and until the request after the next one.
         unsafe { environ = block.pointers.as_ptr() };

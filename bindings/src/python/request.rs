@@ -4,11 +4,10 @@ use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fcgi_core::request::Input;
-use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use super::{ffi, stdio};
+use super::ffi;
 
 /// Bytes that are read at once when all of a stream is wanted.
 const PIECE: usize = 64 << 10;
@@ -159,32 +158,5 @@ impl Request {
     #[pyo3(signature = (status=0))]
     fn finish(&self, py: Python<'_>, status: u32) -> PyResult<()> {
         Ok(self.with(py, |request| request.finish(status))?)
-    }
-
-    /// What descriptor 1 does: writes to the answer, unless the script has put something else there.
-    fn write_descriptor(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
-        self.to_descriptor(py, data, stdio::Output::Stdout)
-    }
-
-    /// What descriptor 2 does.
-    fn write_error_descriptor(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
-        self.to_descriptor(py, data, stdio::Output::Stderr)
-    }
-}
-
-impl Request {
-    fn to_descriptor(&self, py: Python<'_>, data: &Bound<'_, PyAny>, output: stdio::Output) -> PyResult<usize> {
-        let bytes = ffi::as_bytes(data)?;
-        let bytes = bytes.as_bytes();
-        let written = if stdio::is_ours(output) {
-            self.with(py, |request| stdio::write(request, output, bytes).map(|()| bytes.len()))
-        } else {
-            py.detach(|| stdio::write_through(output, bytes))
-        };
-        written.map_err(|e| match e.raw_os_error() {
-            // The number tells Python which exception it is.
-            None if e.kind() == std::io::ErrorKind::BrokenPipe => PyOSError::new_err((libc::EPIPE, "Broken pipe")),
-            _ => e.into(),
-        })
     }
 }
