@@ -1,5 +1,6 @@
 """Puts back what a script changed, and does what happens at the end of a process."""
 import _thread
+import _locale
 import _signal
 import atexit
 import builtins
@@ -11,13 +12,9 @@ import warnings
 
 from fcgi import _fcgi
 from fcgi._ends import Ends
-from fcgi._modules import CHANGERS, Modules
+from fcgi._modules import Modules
 
 modules = sys.modules
-
-
-# Names that code uses which may change the builtins.
-BUILTINS = CHANGERS | {"builtins", "__builtins__", "gettext", "install"}
 
 
 class Exits:
@@ -170,15 +167,19 @@ class Isolation:
         self.sys_path, self.path = sys.path, list(sys.path)
         own = os.environ.get("PYTHONPATH")
         self.own_path = len(own.split(os.pathsep)) if own and not sys.flags.ignore_environment else 0
-        self.lists = [(l, list(l)) for l in (sys.meta_path, sys.path_hooks, sys.warnoptions)]
         self.filters = warnings.filters
-        self.filters_then = list(warnings.filters)
+        lists = (sys.meta_path, sys.path_hooks, sys.warnoptions, self.filters)
+        self.lists = [(l, list(l)) for l in lists]
+        self.paths = {}
+        self.moved = False
+        for module, name in ((os, "umask"), (os, "chdir"), (os, "fchdir"), (_locale, "setlocale")):
+            self.note_moves(module, name)
         self.recursion = sys.getrecursionlimit()
         self.interval = sys.getswitchinterval()
         self.gc = gc.isenabled(), gc.get_threshold()
         self.umask = _fcgi.umask()
         self.locale = _fcgi.locale()
-        self.directory = self.current = None
+        self.directory = None
         self.threads = set(sys._current_frames())
         sys.argv = []
         changing = {"stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__", "argv"}
@@ -189,6 +190,21 @@ class Isolation:
         self.sys_snapshot = [_fcgi.Snapshot(sys.__dict__, changing)]
         self.snapshots = [*self.sys_snapshot, _fcgi.Snapshot(builtins.__dict__, {"_"})]
 
+    def note_moves(self, module, name):
+        """Notes that the process is no longer where it was."""
+        plain = getattr(module, name)
+
+        def function(*arguments, **named):
+            self.moved = True
+            return plain(*arguments, **named)
+
+        function.__name__ = function.__qualname__ = name
+        function.__doc__ = plain.__doc__
+        for other in (module, modules.get("posix"), modules.get("locale")):
+            if getattr(other, name, None) is plain:
+                setattr(other, name, function)
+        setattr(module, name, function)
+
     # ------------------------------------------------------------ before a script
 
     def enter(self, where, folder, environment):
@@ -196,29 +212,44 @@ class Isolation:
         if self.directory != where:
             os.chdir(where)
             self.directory = where
-            self.current = _fcgi.current_directory()
-        path = self.path
-        wanted = environment.get(b"PYTHONPATH")
-        if wanted and not self.own_path and not sys.flags.ignore_environment:
-            path = [os.path.abspath(p) if p else os.getcwd() for p in os.fsdecode(wanted).split(os.pathsep)] + path
-        self.sys_path[:] = [folder, *path]
-        self.modules.folder = folder + os.sep
+        if b"PYTHONPATH" in environment:
+            path = [folder, *self.wanted_path(environment), *self.path]
+        else:
+            path = self.paths.get(folder)
+            if path is None:
+                path = self.paths[folder] = [folder, *self.path]
+        if self.sys_path != path:
+            self.sys_path[:] = path
+        if self.modules.folder is not folder:
+            self.modules.enter(folder)
+        self.moved = False
+
+    def wanted_path(self, environment):
+        """What the web server wants to be searched for modules."""
+        if self.own_path or sys.flags.ignore_environment:
+            return []
+        wanted = os.fsdecode(environment[b"PYTHONPATH"])
+        return [os.path.abspath(p) if p else os.getcwd() for p in wanted.split(os.pathsep) if wanted]
 
     # ------------------------------------------------------------ the end of a process
 
     def finish(self):
         """What happens at the end of a process: threads are waited for, functions of `atexit` called."""
-        if "threading" in modules:
+        if _thread._count() or "concurrent.futures" in modules:
             self.join_threads()
-        self.exits.run_exitfuncs()
+        if self.exits.functions:
+            self.exits.run_exitfuncs()
         weakref = modules.get("weakref")
         if weakref and weakref.finalize._registry:
             self.run_finalizers(weakref.finalize)
-        if "logging" in modules:
-            self.close_handlers(modules["logging"])
+        logging = modules.get("logging")
+        if logging and logging._handlerList:
+            self.close_handlers(logging)
 
     def join_threads(self):
-        threading = modules["threading"]
+        threading = modules.get("threading")
+        if threading is None:
+            return
         callbacks = getattr(threading, "_threading_atexits", None)
         if callbacks:
             for callback in reversed(list(callbacks)):
@@ -267,18 +298,17 @@ class Isolation:
 
     # ------------------------------------------------------------ behind a script
 
-    def leave(self, names):
-        """Puts back what a script changed whose code uses these names."""
+    def leave(self, uses):
+        """Puts back what a script changed whose code is as `uses` says."""
         # First what other things are put back by.
-        _fcgi.restore_all(self.snapshots if names & BUILTINS else self.sys_snapshot)
-        changed = self.modules.leave(names)
-        if "time" in changed:
+        _fcgi.restore_all(self.snapshots if uses.builtins else self.sys_snapshot)
+        changed = self.modules.leave(uses)
+        if changed and "time" in changed:
             modules["time"].tzset()
         for now, before in self.lists:
             if now != before:
                 now[:] = before
-        if warnings.filters is not self.filters or self.filters != self.filters_then:
-            self.filters[:] = self.filters_then
+        if warnings.filters is not self.filters:
             warnings.filters = self.filters
         warnings._filters_mutated()
         if sys.getrecursionlimit() != self.recursion:
@@ -289,35 +319,39 @@ class Isolation:
             sys.settrace(None)
         if sys.getprofile() is not None:
             sys.setprofile(None)
-        if (gc.isenabled(), gc.get_threshold()) != self.gc:
+        if uses.gc:
             (gc.enable if self.gc[0] else gc.disable)()
             gc.set_threshold(*self.gc[1])
-        self.signals.leave()
-        self.leave_process()
+        signals = self.signals
+        if signals.changed or signals.timers or signals.masked:
+            signals.leave()
+        if self.moved:
+            self.leave_process()
         self.leave_libraries()
         if _thread._count():
             self.end_threads()
 
     def leave_process(self):
-        if _fcgi.current_directory() != self.current:
-            self.directory = None
+        self.directory = None
         _fcgi.set_umask(self.umask)
         if _fcgi.locale() != self.locale:
             _fcgi.set_locale(self.locale)
 
     def leave_libraries(self):
-        socket = modules.get("_socket")
+        get = modules.get
+        socket = get("_socket")
         if socket and socket.getdefaulttimeout() is not None:
             socket.setdefaulttimeout(None)
-        if "logging" in modules:
-            self.leave_logging(modules["logging"])
-        gettext = modules.get("gettext")
+        logging = get("logging")
+        if logging:
+            self.leave_logging(logging)
+        gettext = get("gettext")
         if gettext:
             gettext._localedirs.clear()
-        asyncio = modules.get("asyncio.events")
+        asyncio = get("asyncio.events")
         if asyncio:
             asyncio._set_running_loop(None)
-        random = modules.get("random")
+        random = get("random")
         if random:
             self.leave_random(random)
 

@@ -21,6 +21,8 @@ CHANGERS = frozenset(
     "setattr delattr __setattr__ __delattr__ __dict__ vars globals exec eval compile import_module __import__ modules runpy patch mock monkey"
     " freeze_time get_objects".split()
 )
+# Names that code uses which may change the builtins.
+BUILTINS = CHANGERS | {"builtins", "__builtins__", "gettext", "install"}
 # Modules whose own functions change them.
 CHANGING = frozenset(
     "tempfile gettext time locale threading warnings asyncio.events concurrent.futures.thread concurrent.futures.process".split()
@@ -64,7 +66,7 @@ class Loading:
         self.warnings = []
         self.volatile = False
         origin = getattr(module.__spec__, "origin", None) or ""
-        self.is_sibling = owner.folder is not None and origin.startswith(owner.folder) and not owner.is_library(origin)
+        self.is_sibling = owner.prefix is not None and origin.startswith(owner.prefix) and not owner.is_library(origin)
         self.is_standard = not self.is_sibling and owner.is_standard(origin)
         if self.is_sibling:
             self.watch()
@@ -97,7 +99,7 @@ class Loading:
         owner = self.owner
         self.volatile = Watched.looked
         code = self.module.__spec__.loader.get_code(self.module.__spec__.name)
-        owner.touched |= names_of(code) if code else {"exec"}
+        owner.uses = Uses(owner.uses.names | (names_of(code) if code else {"exec"}))
         # Who loads it has looked at the request as well.
         Watched.looked = self.looked or self.volatile
         owner.watching -= 1
@@ -142,7 +144,19 @@ def names_of(code):
     for constant in code.co_consts:
         if isinstance(constant, type(code)):
             names |= names_of(constant)
-    return frozenset(names)
+    return names
+
+
+class Uses:
+    """What code can change, from the names that it uses."""
+
+    def __init__(self, names):
+        self.names = frozenset(names)
+        self.builtins = bool(names & BUILTINS)
+        self.everything = bool(names & CHANGERS)
+        self.gc = "gc" in names or self.everything
+        # The modules that this means, of so many that are known.
+        self.chosen = (-1, [], [])
 
 
 class Rewarning:
@@ -167,7 +181,7 @@ class Modules:
     """The modules of an interpreter."""
 
     def __init__(self):
-        self.folder = None
+        self.folder = self.prefix = None
         self.current = None
         self.watching = 0
         self.volatile = []
@@ -176,8 +190,8 @@ class Modules:
         self.standard = os.path.dirname(os.__file__) + os.sep
         self.snapshots = {}
         self.known = set()
-        self.touched = set()
-        self.chosen = (None, 0, ())
+        # What modules beside scripts can change.
+        self.uses = Uses(set())
         for name, module in list(modules.items()):
             if name != "__main__" and not name.startswith("fcgi"):
                 self.learn(name, module)
@@ -215,29 +229,38 @@ class Modules:
         if package in modules:
             modules[package].__dict__.pop(last, None)
 
-    def leave(self, names):
-        """Puts the modules of the standard library back; forgets what is to be loaded anew. `names` are those that the
-        script's code uses."""
+    def enter(self, folder):
+        """A script runs whose modules lie in this directory."""
+        self.folder, self.prefix = folder, folder + os.sep
+
+    def leave(self, uses):
+        """Puts the modules of the standard library back which a script with such code can have changed; forgets what is to
+        be loaded anew. Gives the names of those that had changed."""
         if len(modules) != len(self.known) + 1:
             for name in [name for name in modules if name not in self.known and name != "__main__"]:
                 self.learn(name, modules[name])
-        for name in self.volatile:
-            self.known.discard(name)
-            self.forget(name)
-        self.volatile.clear()
+        if self.volatile:
+            for name in self.volatile:
+                self.known.discard(name)
+                self.forget(name)
+            self.volatile.clear()
         for name in self.warning:
             self.known.discard(name)
             self.forget(name)
-        names = names | self.touched if self.touched else names
-        if self.chosen[0] != names or self.chosen[1] != len(self.snapshots):
-            self.chosen = (names, len(self.snapshots), *self.choose(names))
-        _, _, chosen, snapshots = self.chosen
-        return [chosen[number] for number in _fcgi.restore_all(snapshots)]
+        if self.uses.names:
+            # Seldom: what lies beside scripts is not the script, but is changed as often.
+            uses = Uses(uses.names | self.uses.names)
+        if uses.chosen[0] != len(self.snapshots):
+            uses.chosen = (len(self.snapshots), *self.choose(uses))
+        _, chosen, snapshots = uses.chosen
+        changed = _fcgi.restore_all(snapshots)
+        return changed and [chosen[number] for number in changed]
 
-    def choose(self, names):
+    def choose(self, uses):
         """The modules that code can have changed that uses these names: all, or those that it names itself, and those
         whose own functions change them."""
-        if names & CHANGERS:
+        names = uses.names
+        if uses.everything:
             chosen = list(self.snapshots)
         else:
             chosen = [n for n in self.snapshots if n in CHANGING or names.intersection(n.split("."))]

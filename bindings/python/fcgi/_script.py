@@ -7,13 +7,13 @@ from importlib.machinery import SourceFileLoader
 from fcgi import _fcgi, _removed
 from fcgi._ends import Ended
 from fcgi._isolation import Isolation
-from fcgi._modules import CHANGERS, names_of
+from fcgi._modules import CHANGERS, Uses, names_of
 from fcgi._streams import Streams
 
 Module = type(sys)
 modules = sys.modules
 # The names of code that is not known: it may change anything.
-EVERYTHING = CHANGERS
+EVERYTHING = Uses(CHANGERS)
 
 
 class Script:
@@ -30,7 +30,7 @@ class Script:
         self.serving = False
         self.abandoned = None
         self.nobody = Module("__main__")
-        self.names = {}
+        self.uses = {}
         self.isolation = Isolation(self)
         os.register_at_fork(after_in_child=_fcgi.forked, before=stdio.forks)
         sys.addaudithook(stdio.audit)
@@ -69,7 +69,7 @@ class Script:
         with open(path, "rb") as file:
             source = file.read()
         code = compile(source, path, "exec", dont_inherit=True)
-        self.names[path] = names_of(code)
+        self.uses[path] = Uses(names_of(code))
         return code
 
     def end(self, exception):
@@ -84,8 +84,9 @@ class Script:
             self.isolation.finish()
             status = self.streams.close(status)
             modules["__main__"] = self.nobody
-            _fcgi.clear_module(self.globals)
-            status = self.streams.close(status)
+            if _fcgi.clear_module(self.globals):
+                status = self.streams.close(status)
+            self.globals = None
         except Ended:
             pass
         if _fcgi.is_forked():
@@ -95,9 +96,9 @@ class Script:
     def forget(self, status):
         """Puts the interpreter back to how it was before the script."""
         modules["__main__"] = self.nobody
-        if self.globals:
+        if self.globals is not None:
             _fcgi.clear_module(self.globals)
-        self.isolation.leave(self.names.get(self.path, EVERYTHING))
+        self.isolation.leave(self.uses.get(self.path, EVERYTHING))
         self.streams.forget()
         self.serving, self.globals, self.abandoned = False, None, None
         return status

@@ -49,15 +49,18 @@ class Streams:
             made[1] = self.output(1, "<stdout>", self.stdio.write, self.stdio.flush, *encodings[1], False)
         if made[2] is None:
             made[2] = self.output(2, "<stderr>", self.stdio.write_error, None, *encodings[2], True)
-        sys.stdin = sys.__stdin__ = made[0]
-        sys.stdout = sys.__stdout__ = made[1]
-        sys.stderr = sys.__stderr__ = made[2]
+        if sys.stdin is not made[0] or sys.__stdin__ is not made[0]:
+            sys.stdin = sys.__stdin__ = made[0]
+        if sys.stdout is not made[1] or sys.__stdout__ is not made[1]:
+            sys.stdout = sys.__stdout__ = made[1]
+        if sys.stderr is not made[2] or sys.__stderr__ is not made[2]:
+            sys.stderr = sys.__stderr__ = made[2]
         self.has_body = has_body
 
     def input(self, encoding, errors):
         raw = FileIO(0, "rb", closefd=False)
         raw.name = "<stdin>"
-        stream = TextIOWrapper(raw if self.unbuffered and False else BufferedReader(raw, self.buffer_size(raw)), encoding, errors)
+        stream = TextIOWrapper(BufferedReader(raw, self.buffer_size(raw)), encoding, errors)
         stream.mode = "r"
         self.note_changes(stream, 0)
         return stream
@@ -92,14 +95,23 @@ class Streams:
         """Lets a stream that is changed be replaced by a new one."""
         self.changed[number] = stream.encoding.lower() not in STATELESS
         changed = self.changed
-        for name in ("reconfigure", "detach"):
 
-            def method(*arguments, _plain=getattr(stream, name), **named):
+        def note(object, name):
+            plain = getattr(object, name)
+
+            def method(*arguments, **named):
                 changed[number] = True
-                return _plain(*arguments, **named)
+                return plain(*arguments, **named)
 
             method.__name__ = method.__qualname__ = name
-            setattr(stream, name, method)
+            setattr(object, name, method)
+
+        for name in ("reconfigure", "detach", "close"):
+            note(stream, name)
+        note(stream.buffer, "close")
+        note(stream.buffer, "detach")
+        if not self.unbuffered or number == 0:
+            note(stream.buffer.raw, "close")
 
     def close(self, status):
         """Writes out what is left; as `python3`, with status 120 when that cannot be done."""
@@ -127,9 +139,10 @@ class Streams:
     def forget(self):
         """Forgets the streams that are not as they were."""
         made, changed = self.made, self.changed
-        for number in (0, 1, 2):
-            if changed[number] or made[number].closed or len(made[number].__dict__) != 3:
-                made[number] = None
-                changed[number] = False
+        if True in changed:
+            for number in (0, 1, 2):
+                if changed[number]:
+                    made[number] = None
+                    changed[number] = False
         if self.has_body:
             made[0] = None

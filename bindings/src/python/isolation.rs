@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use pyo3::ffi as c;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyModule, PyString};
+use pyo3::types::{PyDict, PyInt, PyList, PyModule, PyString};
 
 use super::ffi;
 
@@ -131,21 +131,31 @@ fn items<'py>(dict: &Bound<'py, PyDict>) -> Vec<(Bound<'py, PyAny>, Bound<'py, P
 }
 
 /// Lets go of what a module's names hold, in the order in which CPython does at its end: names with one underscore, then
-/// the others.
+/// the others. Gives whether that may have run code of the script's.
 #[pyfunction]
-pub(super) fn clear_module(dict: &Bound<'_, PyDict>) -> PyResult<()> {
+pub(super) fn clear_module(dict: &Bound<'_, PyDict>) -> PyResult<bool> {
     let none = dict.py().None();
+    let mut held = Vec::new();
+    for (key, value) in dict.iter() {
+        let is_plain = value.is_none()
+            || value.is_exact_instance_of::<PyString>()
+            || value.is_exact_instance_of::<PyInt>()
+            || value.is_exact_instance_of::<PyModule>();
+        if !is_plain && let Ok(name) = key.cast_into::<PyString>() {
+            held.push(name);
+        }
+    }
     for first in [true, false] {
-        for (key, value) in items(dict) {
-            let Ok(name) = key.cast::<PyString>() else { continue };
-            let name = name.to_string_lossy();
+        for key in &held {
+            let name = key.to_string_lossy();
             let single = name.starts_with('_') && !name.starts_with("__");
-            if !value.is_none() && (if first { single } else { !single && name != "__builtins__" }) {
-                dict.set_item(&key, &none)?;
+            if if first { single } else { !single && name != "__builtins__" } {
+                dict.set_item(key, &none)?;
             }
         }
     }
     // SAFETY: the dictionary is live and the interpreter held.
     unsafe { c::PyDict_Clear(dict.as_ptr()) };
-    Ok(())
+    // The loader is always there.
+    Ok(held.len() > 2)
 }
