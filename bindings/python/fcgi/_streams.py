@@ -109,8 +109,8 @@ class Streams:
         for name in ("reconfigure", "detach", "close"):
             note(stream, name)
         note(stream.buffer, "close")
-        note(stream.buffer, "detach")
-        if not self.unbuffered or number == 0:
+        if hasattr(stream.buffer, "raw"):
+            note(stream.buffer, "detach")
             note(stream.buffer.raw, "close")
 
     def close(self, status):
