@@ -26,6 +26,12 @@ pub const LUA: &str = FCGI_LUA;
 #[cfg(feature = "luajit")]
 pub const LUA: &str = "luajit";
 
+/// The program for Python, and the interpreter that it was built with.
+#[cfg(feature = "python")]
+pub const FCGI_PYTHON: &str = env!("CARGO_BIN_EXE_fcgi-python");
+#[cfg(feature = "python")]
+pub const PYTHON: &str = env!("FCGI_PYTHON");
+
 /// Whether the version is so new, which texts of tests may ask for.
 pub const fn lua_is_at_least(minor: u8) -> bool {
     let built_in = if cfg!(feature = "lua55") {
@@ -159,7 +165,12 @@ impl Drop for Running {
 
 /// A runner that serves at an address; its log is thrown away.
 pub fn serve(address: &str, arguments: &[&str]) -> Running {
-    let mut command = Command::new(FCGI_LUA);
+    serve_with(FCGI_LUA, address, arguments)
+}
+
+/// As [`serve`], with a runner of any language.
+pub fn serve_with(runner: &str, address: &str, arguments: &[&str]) -> Running {
+    let mut command = Command::new(runner);
     command
         .args(["--listen", address])
         .args(arguments)

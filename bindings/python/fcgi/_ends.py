@@ -115,5 +115,6 @@ class Ends:
             # The arguments were wrong: the function says how.
             function(*arguments)
         if number:
-            raise OSError(int(number), os.strerror(int(number)), arguments[0])
+            named = arguments[:1] if function == self.execve else ()
+            raise OSError(int(number), os.strerror(int(number)), *named)
         self.end(status & 0xFF if status >= 0 else 128 - status)

@@ -130,6 +130,11 @@ class Signals:
             if getattr(modules[other], name, None) is plain:
                 setattr(modules[other], name, function)
 
+    def forked(self):
+        """Lets signals do what Python thinks that they do: the process's own handlers are not the child's."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGPIPE):
+            self.set_signal(number, _signal.getsignal(number))
+
     def on_signal(self, number, *_):
         self.changed.add(int(number))
 
@@ -171,6 +176,7 @@ class Isolation:
         lists = (sys.meta_path, sys.path_hooks, sys.warnoptions, self.filters)
         self.lists = [(l, list(l)) for l in lists]
         self.paths = {}
+        self.zone = os.environ.get("TZ")
         self.moved = False
         for module, name in ((os, "umask"), (os, "chdir"), (os, "fchdir"), (_locale, "setlocale")):
             self.note_moves(module, name)
@@ -257,7 +263,9 @@ class Isolation:
             for name, flag in (("concurrent.futures.thread", "_shutdown"), ("concurrent.futures.process", "_global_shutdown")):
                 if name in modules:
                     setattr(modules[name], flag, False)
-            callbacks[:] = [c for c in callbacks if (getattr(c, "__module__", "") or "").startswith("concurrent.futures")]
+            # Those of modules that stay are for each request.
+            functions = [(c, getattr(c, "func", c)) for c in callbacks]
+            callbacks[:] = [c for c, f in functions if (getattr(f, "__module__", "") or "").startswith("concurrent.futures")]
         if _thread._count() == 0:
             return
         current = threading.current_thread()
@@ -304,7 +312,7 @@ class Isolation:
         _fcgi.restore_all(self.snapshots if uses.builtins else self.sys_snapshot)
         changed = self.modules.leave(uses)
         if changed and "time" in changed:
-            modules["time"].tzset()
+            self.leave_time(modules["time"])
         for now, before in self.lists:
             if now != before:
                 now[:] = before
@@ -330,6 +338,14 @@ class Isolation:
         self.leave_libraries()
         if _thread._count():
             self.end_threads()
+
+    def leave_time(self, time):
+        if self.zone is None:
+            os.unsetenv("TZ")
+        else:
+            os.putenv("TZ", self.zone)
+        time.tzset()
+        self.modules.snapshots["time"].restore()
 
     def leave_process(self):
         self.directory = None

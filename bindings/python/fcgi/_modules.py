@@ -189,7 +189,7 @@ class Modules:
         sys.meta_path.insert(0, Rewarning(self.warning))
         self.standard = os.path.dirname(os.__file__) + os.sep
         self.snapshots = {}
-        self.known = set()
+        self.known = {}
         # What modules beside scripts can change.
         self.uses = Uses(set())
         for name, module in list(modules.items()):
@@ -214,7 +214,7 @@ class Modules:
 
     def learn(self, name, module):
         """Remembers how a module of the standard library is."""
-        self.known.add(name)
+        self.known[name] = module
         if name.partition(".")[0] in CACHES or name in ("sys", "builtins") or not isinstance(module, type(sys)):
             return
         origin = getattr(getattr(module, "__spec__", None), "origin", None) or ""
@@ -236,16 +236,20 @@ class Modules:
     def leave(self, uses):
         """Puts the modules of the standard library back which a script with such code can have changed; forgets what is to
         be loaded anew. Gives the names of those that had changed."""
+        if uses.everything:
+            for name, module in list(self.known.items()):
+                if modules.get(name) is not module:
+                    modules[name] = module
         if len(modules) != len(self.known) + 1:
             for name in [name for name in modules if name not in self.known and name != "__main__"]:
                 self.learn(name, modules[name])
         if self.volatile:
             for name in self.volatile:
-                self.known.discard(name)
+                self.known.pop(name, None)
                 self.forget(name)
             self.volatile.clear()
         for name in self.warning:
-            self.known.discard(name)
+            self.known.pop(name, None)
             self.forget(name)
         if self.uses.names:
             # Seldom: what lies beside scripts is not the script, but is changed as often.

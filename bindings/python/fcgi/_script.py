@@ -32,7 +32,7 @@ class Script:
         self.nobody = Module("__main__")
         self.uses = {}
         self.isolation = Isolation(self)
-        os.register_at_fork(after_in_child=_fcgi.forked, before=stdio.forks)
+        os.register_at_fork(after_in_child=self.forked, before=stdio.forks)
         sys.addaudithook(stdio.audit)
 
     # ---------------------------------------------------------------- a request
@@ -96,6 +96,8 @@ class Script:
     def forget(self, status):
         """Puts the interpreter back to how it was before the script."""
         modules["__main__"] = self.nobody
+        if self.abandoned is not None:
+            self.streams.discard()
         if self.globals is not None:
             _fcgi.clear_module(self.globals)
         self.isolation.leave(self.uses.get(self.path, EVERYTHING))
@@ -152,6 +154,11 @@ class Script:
         return 1
 
     # ---------------------------------------------------------------- children
+
+    def forked(self):
+        """This process is a child that a script forked: a process as others are."""
+        _fcgi.forked()
+        self.isolation.signals.forked()
 
     def leave(self, status):
         """Ends a child that the script forked and that came to the script's end."""

@@ -136,9 +136,20 @@ class Streams:
         except BaseException:
             pass
 
+    def discard(self):
+        """Empties the buffers; what they write goes nowhere, for the request has ended."""
+        for stream in (sys.stdout, sys.stderr, *self.made[1:]):
+            try:
+                stream.flush()
+            except BaseException:
+                pass
+
     def forget(self):
         """Forgets the streams that are not as they were."""
         made, changed = self.made, self.changed
+        if sys.stdout is not made[1] or sys.stdin is not made[0] or sys.stderr is not made[2]:
+            # What has taken their place may close them as it goes.
+            sys.stdin, sys.stdout, sys.stderr = made
         if True in changed:
             for number in (0, 1, 2):
                 if changed[number]:

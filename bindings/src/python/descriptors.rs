@@ -10,6 +10,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use fcgi_core::Request;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -17,6 +18,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 /// A body that is not longer goes into a pipe, which has room for it.
 const PIPE: usize = 64 << 10;
+/// How long children that a script leaves running are waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a request is looked at whose children hold its output open.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
@@ -112,15 +115,16 @@ impl Ends {
     }
 
     /// Carries what children still write, until all of them have closed standard output, as a web server does with a CGI
-    /// program. Gives whether some still hold standard error.
-    fn until_closed(&self, request: &Mutex<Request>) -> bool {
+    /// program, or for as long as we wait for children. Gives which of the two some still hold.
+    fn until_closed(&self, request: &Mutex<Request>) -> [bool; 2] {
+        let deadline = Instant::now() + PATIENCE;
         let mut open = [true, true];
         let mut buffer = [0; 16 << 10];
         while open[0] {
             let mut fds = self.poll_fds();
             let waited = poll(if open[1] { &mut fds } else { &mut fds[..1] }, Some(&LOOK_EVERY));
             let mut request = lock(request);
-            if waited == Ok(0) && request.is_aborted() {
+            if waited == Ok(0) && (request.is_aborted() || Instant::now() >= deadline) {
                 break;
             }
             for ((end, output), open) in self.each().into_iter().zip(&mut open) {
@@ -134,7 +138,7 @@ impl Ends {
                 }
             }
         }
-        open[1]
+        open
     }
 }
 
@@ -148,7 +152,7 @@ struct Descriptors {
     pipes: Mutex<Pipes>,
     /// The request that runs. Whoever holds both takes this lock before the request's own.
     current: Mutex<Option<Arc<Mutex<Request>>>>,
-    /// Error streams of former requests, which children of theirs hold open.
+    /// Streams of former requests, which children of theirs hold open.
     orphans: Mutex<Vec<Arc<OwnedFd>>>,
     /// A stream at its end: the standard input of requests without a body.
     nothing: OwnedFd,
@@ -187,7 +191,10 @@ pub(super) fn take() -> io::Result<()> {
     let descriptors = DESCRIPTORS.get_or_init(|| descriptors);
     put(&descriptors.nothing, 0)?;
     descriptors.install()?;
-    std::thread::Builder::new().name("descriptors".to_owned()).spawn(move || descriptors.pump())?;
+    if let Err(e) = std::thread::Builder::new().name("descriptors".to_owned()).spawn(move || descriptors.pump()) {
+        // Some hosts allow one thread. What is written is taken out by us, if it is less than what a pipe holds.
+        tracing::warn!("no thread for the output of child processes ({e}): more than 64 KiB at once will block them");
+    }
     Ok(())
 }
 
@@ -278,9 +285,9 @@ impl Descriptors {
             self.install()?;
             // Ours were the last writing ends but for those of children.
             drop(former);
-            if ends.until_closed(request) {
-                lock(&self.orphans).push(ends.stderr);
-            }
+            let open = ends.until_closed(request);
+            let ends = [ends.stdout, ends.stderr].into_iter().zip(open).filter_map(|(end, open)| open.then_some(end));
+            lock(&self.orphans).extend(ends);
             let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
         } else {
             self.install()?;

@@ -24,6 +24,7 @@ pub(super) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, 
 }
 
 /// Text of which each character is a byte, as WSGI wants it (PEP 3333, "Unicode Issues").
+#[allow(dead_code)]
 pub(super) fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     // SAFETY: as above.
     unsafe {
