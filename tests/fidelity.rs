@@ -105,6 +105,7 @@ impl Request {
 fn as_cgi(language: Language, script: &Path, request: Request) -> Case {
     use std::os::unix::ffi::OsStringExt;
     let mut command = Command::new(language.interpreter);
+    crate::support::plain_environment(&mut command);
     for (name, value) in request.params(script) {
         command.env(name, std::ffi::OsString::from_vec(value));
     }

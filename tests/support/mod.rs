@@ -163,6 +163,13 @@ impl Drop for Running {
     }
 }
 
+/// Takes out what changes interpreters.
+pub fn plain_environment(command: &mut Command) {
+    for name in ["PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"] {
+        command.env_remove(name);
+    }
+}
+
 /// A runner that serves at an address; its log is thrown away.
 pub fn serve(address: &str, arguments: &[&str]) -> Running {
     serve_with(FCGI_LUA, address, arguments)
@@ -171,6 +178,7 @@ pub fn serve(address: &str, arguments: &[&str]) -> Running {
 /// As [`serve`], with a runner of any language.
 pub fn serve_with(runner: &str, address: &str, arguments: &[&str]) -> Running {
     let mut command = Command::new(runner);
+    plain_environment(&mut command);
     command
         .args(["--listen", address])
         .args(arguments)

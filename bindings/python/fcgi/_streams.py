@@ -60,7 +60,8 @@ class Streams:
     def input(self, encoding, errors):
         raw = FileIO(0, "rb", closefd=False)
         raw.name = "<stdin>"
-        stream = TextIOWrapper(BufferedReader(raw, self.buffer_size(raw)), encoding, errors)
+        buffer = BufferedReader(raw, self.buffer_size(raw))
+        stream = TextIOWrapper(buffer, encoding, errors, "\n", False, self.unbuffered)
         stream.mode = "r"
         self.note_changes(stream, 0)
         return stream

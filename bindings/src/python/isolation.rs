@@ -54,6 +54,7 @@ impl Snapshot {
     /// Remembers a dictionary, but for the values of the keys in `but`.
     #[new]
     #[pyo3(signature = (dict, but=HashSet::new()))]
+    #[allow(clippy::needless_pass_by_value, reason = "Python's arguments are made for this call")]
     fn new(dict: &Bound<'_, PyDict>, but: HashSet<String>) -> Self {
         let entries = dict.iter().map(|(key, value)| {
             let may_change = key.cast::<PyString>().is_ok_and(|k| but.contains(&*k.to_string_lossy()));

@@ -4,7 +4,6 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::ptr;
 use std::sync::OnceLock;
 
 use anyhow::{Context, bail};
@@ -101,7 +100,7 @@ fn ended(status: ffi::PyStatus) -> anyhow::Result<Option<u8>> {
             return Ok(Some(status.exitcode as u8));
         }
         if ffi::PyStatus_Exception(status) != 0 {
-            let message = if status.err_msg == ptr::null() {
+            let message = if status.err_msg.is_null() {
                 "it does not say why".into()
             } else {
                 std::ffi::CStr::from_ptr(status.err_msg).to_string_lossy()

@@ -27,13 +27,16 @@ pub(super) struct Environment {
 #[derive(Default)]
 struct State {
     /// Names and values of the last request: most are those of the next, too.
-    pairs: Vec<(Vec<u8>, Py<PyBytes>, Vec<u8>, Py<PyBytes>)>,
+    pairs: Vec<Pair>,
     /// Some of these names are also those of the process.
     overlaid: bool,
     block: Block,
     /// Another thread may still look something up in it.
     previous: Block,
 }
+
+/// A name and a value, each with its object.
+type Pair = (Vec<u8>, Py<PyBytes>, Vec<u8>, Py<PyBytes>);
 
 /// What `environ` points to.
 #[derive(Default)]

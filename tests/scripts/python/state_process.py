@@ -15,7 +15,7 @@ os.umask(mask)
 print(oct(mask), os.path.basename(os.getcwd()), locale.setlocale(locale.LC_ALL), time.tzname, socket.getdefaulttimeout())
 print(signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), signal.alarm(0))
 print(signal.getitimer(signal.ITIMER_REAL), signal.pthread_sigmask(signal.SIG_BLOCK, ()), sys.getrecursionlimit())
-print(threading.active_count(), sys.gettrace(), sys.excepthook is sys.__excepthook__, sys.path[-1][-4:], len(sys.meta_path) < 9)
+print(threading.main_thread() is threading.current_thread(), sys.gettrace(), sys.excepthook is sys.__excepthook__, sys.path[-1][-4:], len(sys.meta_path) < 9)
 if os.environ["QUERY_STRING"] == "change":
     os.umask(0o077)
     os.chdir("/")
