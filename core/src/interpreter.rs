@@ -1,7 +1,7 @@
 //! The seam to a language, and where a language gets its requests from.
 
 use std::cell::RefCell;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -33,12 +33,24 @@ pub struct Setup {
     pub display_errors: bool,
     /// Other interpreters run in this process.
     pub shared_process: bool,
+    /// Other processes serve the same requests.
+    pub several_processes: bool,
     /// What separates one request from the next.
     pub isolation: Isolation,
     /// Bytes that one interpreter may use.
     pub memory_limit: Option<usize>,
     /// Interrupts requests that run too long.
     pub watchdog: Option<Watchdog>,
+    /// Options of the runner that only this language has, by their long names, with their values ("" for those that take
+    /// none).
+    pub options: Vec<(&'static str, OsString)>,
+}
+
+impl Setup {
+    /// The value of an option that only this language has.
+    pub fn option(&self, name: &str) -> Option<&OsStr> {
+        self.options.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value)
+    }
 }
 
 /// What separates one request from the next.

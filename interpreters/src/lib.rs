@@ -10,9 +10,10 @@ mod options;
 mod run;
 mod workers;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches};
 use fcgi_core::Setup;
 
 pub use line::OwnOptions;
@@ -36,8 +37,42 @@ pub struct Language {
     pub interpreter: fn(Setup) -> anyhow::Result<Box<dyn fcgi_core::Interpreter>>,
     /// The options of the language's own interpreter.
     pub own: OwnOptions,
+    /// Options of the runner that only this language has.
+    pub options: &'static [LanguageOption],
+    /// One of them that names a program to be served in place of a script.
+    pub in_place_of_script: Option<&'static str>,
     /// Does what the language's own interpreter does with its command line; gives the exit status.
     pub plain: fn(&Setup) -> anyhow::Result<u8>,
+}
+
+/// A long option that only one language has. Its value is handed to the language as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct LanguageOption {
+    /// Its name, without dashes.
+    pub long: &'static str,
+    /// What `--help` calls its value; an option without one is a switch.
+    pub value_name: Option<&'static str>,
+    /// What `--help` says.
+    pub help: &'static str,
+}
+
+impl LanguageOption {
+    fn to_arg(self) -> Arg {
+        let arg = Arg::new(self.long).long(self.long).help(self.help).help_heading("Applications");
+        match self.value_name {
+            Some(name) => arg.value_name(name).value_parser(clap::value_parser!(OsString)),
+            None => arg.action(ArgAction::SetTrue),
+        }
+    }
+
+    fn value(self, matches: &ArgMatches) -> Option<(&'static str, OsString)> {
+        let value = if self.value_name.is_some() {
+            matches.get_one::<OsString>(self.long).cloned()
+        } else {
+            matches.get_flag(self.long).then(OsString::new)
+        };
+        value.map(|value| (self.long, value))
+    }
 }
 
 /// The exit status of a program that was used wrongly.
@@ -50,9 +85,15 @@ pub fn main(language: &Language) -> ExitCode {
         .version(format!("{} ({})", env!("CARGO_PKG_VERSION"), (language.version)()))
         .override_usage(format!("{} [OPTION]... [SCRIPT [ARGUMENT]...]", language.program))
         .about(format!("Runs {} scripts: under FastCGI, as CGI, or like the plain interpreter", language.name))
-        .after_help(options::examples(language));
+        .after_help(options::examples(language))
+        .args(language.options.iter().map(|option| option.to_arg()));
     let line = Line::split(std::env::args_os().collect(), &language.own, &command);
-    let options = match command.try_get_matches_from(&line.runner).and_then(|m| Options::from_arg_matches(&m)) {
+    let mut line = line;
+    let read = |matches: ArgMatches| {
+        line.language = language.options.iter().filter_map(|option| option.value(&matches)).collect();
+        Options::from_arg_matches(&matches)
+    };
+    let options = match command.try_get_matches_from(line.runner.clone()).and_then(read) {
         Ok(options) => options,
         Err(e) if e.use_stderr() => {
             let text = e.render().to_string();

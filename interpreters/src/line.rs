@@ -31,6 +31,8 @@ pub(crate) struct Line {
     pub(crate) arguments: Vec<OsString>,
     /// All of it.
     pub(crate) whole: Vec<OsString>,
+    /// Values of the options that only this language has.
+    pub(crate) language: Vec<(&'static str, OsString)>,
 }
 
 impl Line {

@@ -34,7 +34,7 @@ pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow:
         Mode::Serve(listeners) => serve(&order, listeners).map(|()| 0),
         Mode::Worker { listeners, stop } => work(&order, listeners, stop).map(|()| 0),
         Mode::Cgi => {
-            if order.line.script.is_none() && order.line.own.is_empty() {
+            if order.line.script.is_none() && order.line.own.is_empty() && !needs_no_script(&order) {
                 order.line.script = Some(cgi_script(options)?.into());
             }
             (language.plain)(&Setup { is_cgi: true, ..setup(&order) })
@@ -58,7 +58,14 @@ fn setup(order: &Order<'_>) -> Setup {
         isolation: options.isolation.into(),
         memory_limit: options.memory_limit,
         watchdog: None,
+        several_processes: options.workers.is_some_and(|count| count > 1),
+        options: line.language.clone(),
     }
+}
+
+/// Whether the command line names a program that needs no script.
+fn needs_no_script(order: &Order<'_>) -> bool {
+    order.language.in_place_of_script.is_some_and(|name| order.line.language.iter().any(|(known, _)| *known == name))
 }
 
 /// The script of a CGI program that a web server calls as a handler.
@@ -79,6 +86,10 @@ fn scripts(order: &Order<'_>) -> anyhow::Result<Scripts> {
         && !root.is_dir()
     {
         bail!("{} is not a directory (--root)", root.display());
+    }
+    if needs_no_script(order) {
+        // All requests are for it; this is no file that one could ask for.
+        return Ok(Scripts::One(std::path::absolute(".application")?));
     }
     let Some(script) = &line.script else { return Ok(scripts_of(options, language.extension)) };
     let shown = Path::new(script).display();

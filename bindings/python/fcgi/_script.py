@@ -5,6 +5,7 @@ from contextvars import Context
 from importlib.machinery import SourceFileLoader
 
 from fcgi import _fcgi, _removed
+from fcgi._application import split
 from fcgi._ends import Ended
 from fcgi._isolation import Isolation
 from fcgi._modules import CHANGERS, Uses, names_of
@@ -66,11 +67,25 @@ class Script:
         return os.path.dirname(path) or ".", os.path.realpath(os.path.dirname(real)), names
 
     def compile(self, path):
+        """Compiles a script: gives its code, and the code of a second part when it may be an application."""
         with open(path, "rb") as file:
             source = file.read()
-        code = compile(source, path, "exec", dont_inherit=True)
-        self.uses[path] = Uses(names_of(code))
-        return code
+        first, rest = split(source, path)
+        self.uses[path] = Uses(names_of(first) | (names_of(rest) if rest else set()))
+        return first, rest
+
+    def keep(self):
+        """Lets go of a script that is an application, without an end; gives its module."""
+        main = modules["__main__"]
+        modules["__main__"] = self.nobody
+        self.serving, self.globals = False, None
+        return main
+
+    def call(self, main, path):
+        """Makes ready for the application of a script: its module is `__main__`, its directory is where it is."""
+        modules["__main__"] = main
+        where, folder, _ = self.paths.get(path) or self.paths.setdefault(path, self.know(path))
+        self.isolation.enter(where, folder, {})
 
     def end(self, exception):
         """Does what happens at the end of a process; gives the exit status."""

@@ -16,6 +16,8 @@ use fcgi_core::Request;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::context;
+
 /// A body that is not longer goes into a pipe, which has room for it.
 const PIPE: usize = 64 << 10;
 /// How long children that a script leaves running are waited for.
@@ -370,9 +372,8 @@ pub(super) fn finish(request: &Arc<Mutex<Request>>, status: u32, had_children: b
     end(request, had_children);
     let mut request = lock(request);
     if request.written() == 0 && !request.is_finished() {
-        let page = "Status: 500 Internal Server Error\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n500 Internal Server Error\n";
         // A client that has gone needs no answer.
-        let _ = request.stdout().write_all(page.as_bytes());
+        let _ = request.stdout().write_all(&context::error_page("500 Internal Server Error", b""));
     }
     let _ = request.finish(status);
 }
@@ -380,6 +381,11 @@ pub(super) fn finish(request: &Arc<Mutex<Request>>, status: u32, had_children: b
 /// Whether descriptor 0 is a body.
 pub(super) fn has_body() -> bool {
     DESCRIPTORS.get().is_some_and(|descriptors| descriptors.has_body.load(Ordering::Relaxed))
+}
+
+/// The body that lies in descriptor 0.
+pub(super) fn spooled_body() -> Option<File> {
+    has_body().then(|| standard(0).try_clone_to_owned().ok()).flatten().map(File::from)
 }
 
 /// This process has been forked off by a script: it writes to descriptors as any process does.

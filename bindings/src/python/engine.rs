@@ -1,20 +1,23 @@
 //! The interpreter of one thread: scripts and applications for one request after the other.
 
 use std::cell::RefCell;
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
 use fcgi_core::interpreter::{Isolation, Requests, Setup};
-use fcgi_core::script::Cache;
+use fcgi_core::script::{Cache, Watch};
 use fcgi_core::{Interpreter, Request as CoreRequest};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
+use super::application::{self, Applications, Running};
 use super::process::Environment;
 use super::request::Request;
 use super::stdio::Stdio;
+use super::wsgi::Wsgi;
 use super::{descriptors, ffi};
 
 /// What serves the requests of one thread.
@@ -24,6 +27,9 @@ pub struct Engine {
     environment: Py<Environment>,
     stdio: Py<Stdio>,
     code: Cache<Compiled>,
+    /// The application that the command line names.
+    named: Option<Wsgi>,
+    applications: Applications,
 }
 
 /// Methods of an object of the class `Script` of `fcgi._script`, and what runs compiled code.
@@ -31,6 +37,8 @@ struct Scripts {
     begin: Py<PyAny>,
     compile: Py<PyAny>,
     end: Py<PyAny>,
+    keep: Py<PyAny>,
+    call: Py<PyAny>,
     run: Py<PyAny>,
 }
 
@@ -38,6 +46,15 @@ struct Scripts {
 struct Compiled {
     path: Py<PyString>,
     code: Py<PyAny>,
+    /// The rest of a script that turns out to be no application.
+    rest: Py<PyAny>,
+}
+
+/// How a script ended.
+enum Ended {
+    Status(u32),
+    /// It gave an application, which is to answer.
+    Application(Running),
 }
 
 impl Engine {
@@ -55,10 +72,18 @@ impl Engine {
             );
         }
         ffi::keep_thread_state();
-        if !setup.shared_process {
+        // An application writes to its requests by itself, and so does a CGI program.
+        let takes_descriptors = !setup.shared_process && !setup.is_cgi && setup.option("app").is_none();
+        let engine = Python::attach(|py| {
+            Self::make(py, setup).map_err(|e| {
+                e.print(py);
+                anyhow::anyhow!("Python cannot be made ready: {e}")
+            })
+        })?;
+        if takes_descriptors {
             descriptors::take()?;
         }
-        Python::attach(|py| Self::make(py, setup)).map_err(|e| anyhow::anyhow!("Python cannot be made ready: {e}"))
+        Ok(engine)
     }
 
     fn make(py: Python<'_>, setup: Setup) -> PyResult<Self> {
@@ -68,23 +93,32 @@ impl Engine {
         let script = py.import("fcgi._script")?.getattr("Script")?.call1((arguments?, &stdio))?;
         let method = |name| script.getattr(name).map(Bound::unbind);
         let run = py.import("fcgi._fcgi")?.getattr("run")?.unbind();
-        let scripts = Scripts { begin: method("begin")?, compile: method("compile")?, end: method("end")?, run };
+        let scripts = Scripts {
+            begin: method("begin")?,
+            compile: method("compile")?,
+            end: method("end")?,
+            keep: method("keep")?,
+            call: method("call")?,
+            run,
+        };
         let environment = Py::new(py, Environment::new(py)?)?;
-        Ok(Self { setup, scripts, environment, stdio, code: Cache::default() })
+        let named = application::named(py, &setup)?;
+        let applications = Applications::default();
+        Ok(Self { setup, scripts, environment, stdio, code: Cache::default(), named, applications })
     }
 
-    /// Runs a script for a request; gives its exit status.
-    fn run(&mut self, py: Python<'_>, script: &Path, request: &Request) -> PyResult<u32> {
+    /// Runs a script for a request.
+    fn run(&mut self, py: Python<'_>, script: &Path, request: &Request) -> PyResult<Ended> {
         let has_body = descriptors::has_body();
         let environment = self.environment.get().enter(py, request.lock().params())?;
-        let Scripts { begin, compile, end, run } = &self.scripts;
+        let Scripts { begin, compile, end, keep, run, .. } = &self.scripts;
         let make = |path: &Path| -> PyResult<Compiled> {
             let path = ffi::decode(py, path.as_os_str().as_bytes())?;
-            let code = compile.call1(py, (&path,))?;
-            Ok(Compiled { path: path.unbind(), code })
+            let (code, rest) = compile.call1(py, (&path,))?.extract(py)?;
+            Ok(Compiled { path: path.unbind(), code, rest })
         };
         let (path, code) = match self.code.get(script, make) {
-            Ok(compiled) => (compiled.path.clone_ref(py).into_bound(py), Ok(compiled.code.bind(py))),
+            Ok(compiled) => (compiled.path.clone_ref(py).into_bound(py), Ok(compiled)),
             Err(e) => {
                 // The frames are ours.
                 e.set_traceback(py, None);
@@ -94,9 +128,73 @@ impl Engine {
         let begun = begin.bind(py).call1((path, environment, has_body))?;
         let begun = begun.cast::<PyTuple>()?;
         let (in_context, globals) = (begun.get_item(0)?, begun.get_item(1)?);
-        let result = code.and_then(|code| in_context.call1((run, code, globals)));
-        let exception = result.err().map(|e| e.into_value(py));
-        in_context.call1((end, exception))?.extract()
+        let result = code.and_then(|compiled| {
+            let first = in_context.call1((run, &compiled.code, &globals));
+            let rest = compiled.rest.bind(py);
+            if rest.is_none() || first.is_err() {
+                return first.map(|_| None);
+            }
+            self.stdio.get().flush_python(py);
+            if request.lock().written() == 0
+                && let Some(wsgi) = application::of_script(py, globals.cast()?, script, &self.setup)?
+            {
+                return Ok(Some(wsgi));
+            }
+            in_context.call1((run, rest, &globals)).map(|_| None)
+        });
+        let exception = match result {
+            Ok(Some(wsgi)) => {
+                let main = keep.call0(py)?;
+                return Ok(Ended::Application(Running { script: Watch::new(script), wsgi, main }));
+            }
+            Ok(None) => None,
+            Err(e) => Some(e.into_value(py)),
+        };
+        Ok(Ended::Status(in_context.call1((end, exception))?.extract()?))
+    }
+
+    /// Lets a script's application answer.
+    fn call(&mut self, py: Python<'_>, mut running: Running, request: &Request, spooled: Option<File>) -> u32 {
+        let path = ffi::decode(py, running.script.path().as_os_str().as_bytes());
+        let status = match path.and_then(|path| self.scripts.call.call1(py, (&running.main, path))) {
+            Ok(_) => running.wsgi.answer(py, request.shared(), spooled, self.setup.display_errors),
+            Err(e) => {
+                e.print(py);
+                1
+            }
+        };
+        self.applications.keep(running);
+        status
+    }
+
+    fn answer(&mut self, py: Python<'_>, script: &Path, request: &Request) -> u32 {
+        match self.run(py, script, request) {
+            Ok(Ended::Status(status)) => status,
+            Ok(Ended::Application(running)) => self.call(py, running, request, descriptors::spooled_body()),
+            Err(e) => {
+                e.print(py);
+                1
+            }
+        }
+    }
+
+    /// Answers the request that this process was started for as a CGI program; gives the exit status.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn answer_cgi(setup: Setup, script: &Path) -> anyhow::Result<u8> {
+        let mut engine = Self::new(setup)?;
+        let request = Request::new(fcgi_core::cgi::request());
+        let status = Python::attach(|py| {
+            engine.stdio.get().serve(Some(request.shared().clone()));
+            match engine.named.as_mut() {
+                Some(wsgi) => wsgi.answer(py, request.shared(), None, engine.setup.display_errors),
+                None => engine.answer(py, script, &request),
+            }
+        });
+        ffi::flush_c_streams();
+        descriptors::finish(request.shared(), status, false);
+        Ok(status as u8)
     }
 }
 
@@ -104,6 +202,17 @@ impl Interpreter for Engine {
     fn serve(&mut self, script: &Path, request: CoreRequest, _more: &Rc<RefCell<Requests>>) {
         let request = Request::new(request);
         let shared = request.shared().clone();
+        if let Some(wsgi) = &mut self.named {
+            let status = Python::attach(|py| wsgi.answer(py, &shared, None, self.setup.display_errors));
+            // A client that has gone needs no answer.
+            let _ = request.lock().finish(status);
+            return;
+        }
+        if let Some(running) = self.applications.take(script) {
+            let status = Python::attach(|py| self.call(py, running, &request, None));
+            let _ = request.lock().finish(status);
+            return;
+        }
         if let Err(e) = descriptors::begin(&shared) {
             let mut request = request.lock();
             let _ = writeln!(request.stderr(), "{}: the request body: {e}", self.setup.program.display());
@@ -112,10 +221,7 @@ impl Interpreter for Engine {
         }
         let (status, had_children) = Python::attach(|py| {
             self.stdio.get().serve(Some(shared.clone()));
-            let status = self.run(py, script, &request).unwrap_or_else(|e| {
-                e.print(py);
-                1
-            });
+            let status = self.answer(py, script, &request);
             let had_children = self.stdio.get().had_children();
             self.stdio.get().serve(None);
             (status, had_children)

@@ -24,12 +24,29 @@ pub(super) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, 
 }
 
 /// Text of which each character is a byte, as WSGI wants it (PEP 3333, "Unicode Issues").
-#[allow(dead_code)]
 pub(super) fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     // SAFETY: as above.
     unsafe {
         let text = ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), bytes.len() as ffi::Py_ssize_t, std::ptr::null());
         Ok(Bound::from_owned_ptr_or_err(py, text)?.cast_into_unchecked())
+    }
+}
+
+/// The bytes of text of which each character is a byte.
+pub(super) fn to_latin1<'py>(text: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyBytes>> {
+    // SAFETY: the string is live; the result is a new reference to bytes.
+    unsafe {
+        let bytes = ffi::PyUnicode_AsLatin1String(text.as_ptr());
+        Ok(Bound::from_owned_ptr_or_err(text.py(), bytes)?.cast_into_unchecked())
+    }
+}
+
+/// Text as standard error would have it.
+pub(super) fn encode_for_log<'py>(text: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyBytes>> {
+    // SAFETY: as above; both names are C strings.
+    unsafe {
+        let bytes = ffi::PyUnicode_AsEncodedString(text.as_ptr(), c"utf-8".as_ptr(), c"backslashreplace".as_ptr());
+        Ok(Bound::from_owned_ptr_or_err(text.py(), bytes)?.cast_into_unchecked())
     }
 }
 

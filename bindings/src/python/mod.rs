@@ -17,9 +17,12 @@
 //! Python's own library is written in Python: the package `fcgi` beside this crate's sources, which the wheel installs and
 //! the program carries inside.
 
+mod application;
+mod context;
 mod descriptors;
 mod engine;
 mod ffi;
+mod flusher;
 mod isolation;
 mod module;
 #[cfg(not(feature = "python-extension"))]
@@ -27,6 +30,7 @@ mod plain;
 mod process;
 mod request;
 mod stdio;
+mod wsgi;
 
 pub use engine::Engine;
 pub use module::_fcgi;

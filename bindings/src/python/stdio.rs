@@ -37,6 +37,15 @@ impl Stdio {
         *self.current() = request;
     }
 
+    /// Writes out what Python's streams hold, without sending it.
+    pub(super) fn flush_python(&self, py: Python<'_>) {
+        self.ending.store(true, Ordering::Relaxed);
+        let stdout = py.import("sys").and_then(|sys| sys.getattr("stdout"));
+        // A stream that a script has broken is its own affair.
+        let _ = stdout.and_then(|stdout| stdout.call_method0("flush"));
+        self.ending.store(false, Ordering::Relaxed);
+    }
+
     /// Whether the script has started other processes.
     pub(super) fn had_children(&self) -> bool {
         self.had_children.load(Ordering::Relaxed)

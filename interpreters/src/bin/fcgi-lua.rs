@@ -11,6 +11,8 @@ fn main() -> std::process::ExitCode {
         extension: "lua",
         interpreter: |setup| Ok(Box::new(lua::Engine::new(setup)?)),
         own: OwnOptions { valued: if cfg!(feature = "luajit") { "elj" } else { "el" }, ..OwnOptions::default() },
+        options: &[],
+        in_place_of_script: None,
         version: lua::version,
         start: |_| Ok(()),
         plain: lua::run_plain,

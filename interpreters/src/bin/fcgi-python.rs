@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use fcgi::python;
-use fcgi_interpreters::{Language, OwnOptions};
+use fcgi_interpreters::{Language, LanguageOption, OwnOptions};
 
 fn main() -> std::process::ExitCode {
     if let Some(executable) = option_env!("FCGI_PYTHON") {
@@ -24,6 +24,19 @@ fn main() -> std::process::ExitCode {
                 ("--help-all", false),
             ],
         },
+        options: &[
+            LanguageOption {
+                long: "app",
+                value_name: Some("MODULE:NAME"),
+                help: "Serve this application: module:name, module:factory(), or a module that has 'application' or 'app'",
+            },
+            LanguageOption {
+                long: "interface",
+                value_name: Some("wsgi|asgi"),
+                help: "How the application is called [default: by what it is]",
+            },
+        ],
+        in_place_of_script: Some("app"),
         version: python::version,
         plain: python::run_plain,
     })

@@ -1,0 +1,83 @@
+//! Applications: how one is found, and what lets it answer.
+
+use std::path::Path;
+
+use fcgi_core::Setup;
+use fcgi_core::script::Watch;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::wsgi::Wsgi;
+
+/// Applications of scripts that stay loaded; when another one comes, the one that was unused for the longest time goes.
+const APPLICATIONS: usize = 64;
+
+/// The application that the command line names (`--app`); `None` when it names none.
+///
+/// # Errors
+/// What importing it says, and when it is for another interface than those that there are.
+pub(super) fn named(py: Python<'_>, setup: &Setup) -> PyResult<Option<Wsgi>> {
+    let Some(spec) = setup.option("app") else { return Ok(None) };
+    let module = py.import("fcgi._application")?;
+    let application = module.getattr("load")?.call1((spec,))?;
+    let kind: Option<String> = match setup.option("interface").and_then(|i| i.to_str()) {
+        Some("wsgi") => Some("wsgi".to_owned()),
+        Some("asgi") => Some("asgi".to_owned()),
+        _ => module.getattr("interface")?.call1((&application,))?.extract()?,
+    };
+    new(&application, kind.as_deref().unwrap_or("wsgi"), setup, Some(Vec::new())).map(Some)
+}
+
+fn new(application: &Bound<'_, PyAny>, kind: &str, setup: &Setup, file: Option<Vec<u8>>) -> PyResult<Wsgi> {
+    if kind != "wsgi" {
+        return Err(PyValueError::new_err("applications by ASGI cannot be served yet"));
+    }
+    Wsgi::new(application, setup, file)
+}
+
+/// An application that a script gave.
+pub(super) struct Running {
+    pub(super) script: Watch,
+    pub(super) wsgi: Wsgi,
+    /// The script's module, which is `__main__` while the application answers.
+    pub(super) main: Py<PyAny>,
+}
+
+/// The applications of scripts. Those used last are last.
+#[derive(Default)]
+pub(super) struct Applications(Vec<Running>);
+
+impl Applications {
+    /// The application that a script has given, unless its file has changed since.
+    pub(super) fn take(&mut self, script: &Path) -> Option<Running> {
+        let at = self.0.iter().rposition(|running| running.script.path() == script)?;
+        let mut running = self.0.remove(at);
+        (!running.script.has_changed()).then_some(running)
+    }
+
+    pub(super) fn keep(&mut self, running: Running) {
+        if self.0.len() >= APPLICATIONS {
+            self.0.remove(0);
+        }
+        self.0.push(running);
+    }
+}
+
+/// Looks for an application among a script's globals.
+pub(super) fn of_script(
+    py: Python<'_>,
+    globals: &Bound<'_, PyDict>,
+    script: &Path,
+    setup: &Setup,
+) -> PyResult<Option<Wsgi>> {
+    use std::os::unix::ffi::OsStrExt;
+    let found = py.import("fcgi._application")?.getattr("of_script")?.call1((globals,))?;
+    if found.is_none() {
+        return Ok(None);
+    }
+    let (application, kind): (Bound<'_, PyAny>, String) = found.extract()?;
+    // The one script for all requests has a URL for itself.
+    let file = setup.script.is_some().then(|| script.file_name().unwrap_or_default().as_bytes().to_vec());
+    new(&application, &kind, setup, file).map(Some)
+}

@@ -1,0 +1,111 @@
+//! Sends what streaming applications have given while they make the next part: a block is not held back (PEP 3333,
+//! "Buffering and Streaming"), and an application that is quick does not pay for a send with each block.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fcgi_core::Request;
+use std::io::Write;
+
+/// How long a block waits for others to go with.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A thread that sends, started when it is first needed.
+#[derive(Default)]
+pub(super) struct Flusher {
+    state: Mutex<State>,
+    woken: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    streams: Vec<Arc<Stream>>,
+    runs: bool,
+    sleeps: bool,
+}
+
+/// The answer of one request that is being made.
+struct Stream {
+    request: Arc<Mutex<Request>>,
+    /// Something was written since it was last sent.
+    pending: Mutex<bool>,
+}
+
+impl Flusher {
+    pub(super) fn start() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks after an answer until what it gives goes.
+    pub(super) fn stream(self: &Arc<Self>, request: &Arc<Mutex<Request>>) -> Streaming {
+        let stream = Arc::new(Stream { request: request.clone(), pending: Mutex::new(false) });
+        Streaming { flusher: self.clone(), stream, known: std::cell::Cell::new(false) }
+    }
+
+    fn run(&self) {
+        let mut state = self.lock();
+        loop {
+            while state.streams.is_empty() {
+                state.sleeps = true;
+                state = self.woken.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            state.sleeps = false;
+            let streams = state.streams.clone();
+            drop(state);
+            std::thread::sleep(PAUSE);
+            for stream in streams {
+                let pending = std::mem::take(&mut *stream.pending.lock().unwrap_or_else(PoisonError::into_inner));
+                // One who writes just now will be looked at again.
+                if pending && let Ok(mut request) = stream.request.try_lock() {
+                    let _ = request.stdout().flush();
+                } else if pending {
+                    *stream.pending.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                }
+            }
+            state = self.lock();
+        }
+    }
+}
+
+/// An answer that is being made.
+pub(super) struct Streaming {
+    flusher: Arc<Flusher>,
+    stream: Arc<Stream>,
+    known: std::cell::Cell<bool>,
+}
+
+impl Streaming {
+    /// A block was written.
+    pub(super) fn written(&self) {
+        *self.stream.pending.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        if self.known.replace(true) {
+            return;
+        }
+        let mut state = self.flusher.lock();
+        state.streams.push(self.stream.clone());
+        if !state.runs {
+            let flusher = self.flusher.clone();
+            state.runs = std::thread::Builder::new().name("flusher".to_owned()).spawn(move || flusher.run()).is_ok();
+            if !state.runs {
+                // Hosts that allow one thread send with each block.
+                drop(state);
+                let _ = self.stream.request.lock().unwrap_or_else(PoisonError::into_inner).stdout().flush();
+                self.known.set(false);
+            }
+        } else if state.sleeps {
+            self.flusher.woken.notify_one();
+        }
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        if self.known.get() {
+            self.flusher.lock().streams.retain(|stream| !Arc::ptr_eq(stream, &self.stream));
+        }
+    }
+}
