@@ -7,6 +7,8 @@ mod line;
 mod log;
 mod mode;
 mod options;
+#[cfg(feature = "_python")]
+mod python;
 mod run;
 mod workers;
 
@@ -20,6 +22,8 @@ pub use line::OwnOptions;
 
 use line::Line;
 pub use options::Options;
+#[cfg(feature = "_python")]
+pub use python::language as python;
 
 /// What a language gives to its runner.
 pub struct Language {
@@ -80,6 +84,11 @@ const USAGE: u8 = 2;
 
 /// A runner: everything from the command line to the exit status.
 pub fn main(language: &Language) -> ExitCode {
+    run_with(language, std::env::args_os().collect())
+}
+
+/// As [`main`], with a command line that is given.
+pub fn run_with(language: &Language, words: Vec<OsString>) -> ExitCode {
     let command = Options::command()
         .name(language.program)
         .version(format!("{} ({})", env!("CARGO_PKG_VERSION"), (language.version)()))
@@ -87,7 +96,7 @@ pub fn main(language: &Language) -> ExitCode {
         .about(format!("Runs {} scripts: under FastCGI, as CGI, or like the plain interpreter", language.name))
         .after_help(options::examples(language))
         .args(language.options.iter().map(|option| option.to_arg()));
-    let line = Line::split(std::env::args_os().collect(), &language.own, &command);
+    let line = Line::split(words, &language.own, &command);
     let mut line = line;
     let read = |matches: ArgMatches| {
         line.language = language.options.iter().filter_map(|option| option.value(&matches)).collect();

@@ -1,4 +1,4 @@
 """FastCGI for Python."""
 from fcgi._fcgi import Request, __version__
 
-__all__ = ["Request"]
+__all__ = ["Request", "__version__"]

@@ -81,3 +81,16 @@ pub(super) fn of_script(
     let file = setup.script.is_some().then(|| script.file_name().unwrap_or_default().as_bytes().to_vec());
     new(&application, &kind, setup, file).map(Some)
 }
+
+/// Whether a CGI program's script may give an application. What is none is better run as `python3` runs it.
+pub(super) fn may_be_in(setup: &Setup) -> bool {
+    let source = setup.script.as_ref().and_then(|script| std::fs::read(script).ok()).unwrap_or_default();
+    let begins = |line: &[u8]| {
+        let words = ["application", "app", "def application", "def app", "async def application", "async def app"];
+        words.iter().any(|word| {
+            let rest = line.strip_prefix(word.as_bytes());
+            rest.is_some_and(|rest| matches!(rest.trim_ascii_start().first(), Some(b'=' | b'(' | b':')))
+        })
+    };
+    setup.own.is_empty() && source.split(|b| *b == b'\n').any(begins)
+}

@@ -21,6 +21,8 @@ mod application;
 mod context;
 mod descriptors;
 mod engine;
+#[cfg(feature = "python-extension")]
+mod extension;
 mod ffi;
 mod flusher;
 mod isolation;
@@ -33,6 +35,8 @@ mod stdio;
 mod wsgi;
 
 pub use engine::Engine;
-pub use module::_fcgi;
+#[cfg(feature = "python-extension")]
+pub use extension::{run as run_plain, start, version};
+pub use module::add_to;
 #[cfg(not(feature = "python-extension"))]
 pub use plain::{built_with, run as run_plain, start, version};

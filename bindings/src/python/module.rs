@@ -9,9 +9,11 @@ use super::request::Request;
 use super::stdio::Stdio;
 use super::{descriptors, ffi};
 
-/// The native part of the package `fcgi`.
-#[pymodule(gil_used = false)]
-pub fn _fcgi(module: &Bound<'_, PyModule>) -> PyResult<()> {
+/// Adds what the package `fcgi` needs to its native module.
+///
+/// # Errors
+/// When Python has no memory for it.
+pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<Request>()?;
     module.add_class::<Snapshot>()?;
@@ -75,7 +77,8 @@ pub(super) mod sources {
         for (name, is_package, source) in SOURCES {
             sources.set_item(name, (is_package, source))?;
         }
-        let native = pyo3::wrap_pymodule!(super::_fcgi)(py);
+        let native = PyModule::new(py, "fcgi._fcgi")?;
+        super::add_to(&native)?;
         let finder = PyDict::new(py);
         finder.set_item("SOURCES", sources)?;
         finder.set_item("NATIVE", native)?;

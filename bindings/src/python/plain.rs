@@ -11,6 +11,7 @@ use fcgi_core::Setup;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::application;
 use super::engine::Engine;
 use super::module::sources;
 
@@ -19,7 +20,7 @@ use super::module::sources;
 /// # Errors
 /// When the interpreter cannot be started.
 pub fn run(setup: &Setup) -> anyhow::Result<u8> {
-    if setup.is_cgi && (setup.option("app").is_some() || may_be_application(setup)) {
+    if setup.is_cgi && (setup.option("app").is_some() || application::may_be_in(setup)) {
         start(setup)?;
         let script = setup.script.clone().unwrap_or_default();
         return Engine::answer_cgi(setup.clone(), Path::new(&script));
@@ -33,19 +34,6 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
         ffi::Py_RunMain()
     };
     Ok(status as u8)
-}
-
-/// Whether a CGI program's script may give an application. What is none is better run as `python3` runs it.
-fn may_be_application(setup: &Setup) -> bool {
-    let source = setup.script.as_ref().and_then(|script| std::fs::read(script).ok()).unwrap_or_default();
-    let begins = |line: &[u8]| {
-        let words = ["application", "app", "def application", "def app", "async def application", "async def app"];
-        words.iter().any(|word| {
-            let rest = line.strip_prefix(word.as_bytes());
-            rest.is_some_and(|rest| matches!(rest.trim_ascii_start().first(), Some(b'=' | b'(' | b':')))
-        })
-    };
-    setup.own.is_empty() && source.split(|b| *b == b'\n').any(begins)
 }
 
 /// Starts the interpreter for a server, in the calling thread, which lets go of it.

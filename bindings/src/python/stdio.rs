@@ -100,7 +100,7 @@ impl Stdio {
     /// Notes the events of Python's own library that start processes (`sys.addaudithook`).
     fn audit(&self, event: &Bound<'_, pyo3::types::PyString>, _arguments: &Bound<'_, PyAny>) {
         const STARTS: [&str; 5] = ["subprocess.Popen", "os.system", "os.posix_spawn", "os.fork", "os.forkpty"];
-        if event.to_str().is_ok_and(|event| STARTS.contains(&event)) {
+        if event.to_cow().is_ok_and(|event| STARTS.contains(&&*event)) {
             self.had_children.store(true, Ordering::Relaxed);
         }
     }

@@ -1,0 +1,59 @@
+//! The CPython that this module was loaded by: it runs already.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use fcgi_core::Setup;
+use pyo3::prelude::*;
+
+use super::application;
+use super::engine::Engine;
+
+/// Does what `python3` does with this command line, by becoming it.
+///
+/// # Errors
+/// When there is no `python3` to become.
+pub fn run(setup: &Setup) -> anyhow::Result<u8> {
+    if setup.is_cgi && (setup.option("app").is_some() || application::may_be_in(setup)) {
+        let script = setup.script.clone().unwrap_or_default();
+        return Engine::answer_cgi(setup.clone(), Path::new(&script));
+    }
+    let mut command = Command::new(executable()?);
+    command.args(&setup.own);
+    if setup.own_ended {
+        command.arg("--");
+    }
+    command.args(&setup.script).args(&setup.arguments);
+    Err(command.exec()).context("cannot start python3")
+}
+
+fn executable() -> anyhow::Result<OsString> {
+    let found = Python::attach(|py| py.import("sys")?.getattr("executable")?.extract::<Option<OsString>>());
+    match found {
+        Ok(Some(path)) if !path.is_empty() => Ok(path),
+        _ => bail!("this Python does not know where its program is (sys.executable)"),
+    }
+}
+
+/// The interpreter runs; options of its own would come too late.
+///
+/// # Errors
+/// When there are such options.
+pub fn start(setup: &Setup) -> anyhow::Result<()> {
+    if let Some(option) = setup.own.first() {
+        let option = option.display();
+        bail!("the interpreter runs already: give {option} to it by `python3 {option} -m fcgi ...`");
+    }
+    Ok(())
+}
+
+/// The version of the interpreter.
+pub fn version() -> String {
+    Python::attach(|py| {
+        let version = py.version_info();
+        format!("Python {}.{}.{}", version.major, version.minor, version.patch)
+    })
+}

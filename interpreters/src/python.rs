@@ -1,0 +1,41 @@
+//! Python, as its runner describes it.
+
+use fcgi::python as binding;
+
+use crate::{Language, LanguageOption, OwnOptions};
+
+/// What Python gives to its runner.
+pub fn language() -> Language {
+    Language {
+        program: "fcgi-python",
+        name: "Python",
+        extension: "py",
+        start: binding::start,
+        interpreter: |setup| Ok(Box::new(binding::Engine::new(setup)?)),
+        own: OwnOptions {
+            valued: "cmWXQ",
+            last: "cm",
+            long: &[
+                ("--check-hash-based-pycs", true),
+                ("--help-env", false),
+                ("--help-xoptions", false),
+                ("--help-all", false),
+            ],
+        },
+        options: &[
+            LanguageOption {
+                long: "app",
+                value_name: Some("MODULE:NAME"),
+                help: "Serve this application: module:name, module:factory(), or a module that has 'application' or 'app'",
+            },
+            LanguageOption {
+                long: "interface",
+                value_name: Some("wsgi|asgi"),
+                help: "How the application is called [default: by what it is]",
+            },
+        ],
+        in_place_of_script: Some("app"),
+        version: binding::version,
+        plain: binding::run_plain,
+    }
+}
