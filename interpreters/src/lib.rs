@@ -84,11 +84,11 @@ const USAGE: u8 = 2;
 
 /// A runner: everything from the command line to the exit status.
 pub fn main(language: &Language) -> ExitCode {
-    run_with(language, std::env::args_os().collect())
+    ExitCode::from(run_with(language, std::env::args_os().collect()))
 }
 
-/// As [`main`], with a command line that is given.
-pub fn run_with(language: &Language, words: Vec<OsString>) -> ExitCode {
+/// As [`main`], with a command line that is given; gives the exit status as a number.
+pub fn run_with(language: &Language, words: Vec<OsString>) -> u8 {
     let command = Options::command()
         .name(language.program)
         .version(format!("{} ({})", env!("CARGO_PKG_VERSION"), (language.version)()))
@@ -108,20 +108,20 @@ pub fn run_with(language: &Language, words: Vec<OsString>) -> ExitCode {
             let text = e.render().to_string();
             let first = text.lines().next().unwrap_or_default();
             eprintln!("{}: {} (--help tells more)", language.program, first.trim_start_matches("error: "));
-            return ExitCode::from(USAGE);
+            return USAGE;
         }
         Err(e) => {
             // --help and --version are not errors, and a pipe that closes early is not ours to complain about.
             let _ = e.print();
-            return ExitCode::SUCCESS;
+            return 0;
         }
     };
     log::start(&options);
     match run::run(language, &options, line) {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => status,
         Err(e) => {
             eprintln!("{}: {e:#}", language.program);
-            ExitCode::from(USAGE)
+            USAGE
         }
     }
 }

@@ -1,7 +1,9 @@
 """How a script ends itself, or replaces itself by another program: the request ends so, the process serves on."""
+import _thread
 import os
 import signal
 import sys
+import warnings
 
 from fcgi import _fcgi
 
@@ -31,6 +33,10 @@ class Ends:
         for name in ("_exit", "abort", "execv", "execve", "kill"):
             self.replace(os, name)
         self.replace(signal, "raise_signal")
+        if sys.version_info >= (3, 12):
+            self.fork, self.forkpty = os.fork, os.forkpty
+            self.replace(os, "fork")
+            self.replace(os, "forkpty")
 
     def replace(self, module, name):
         function = getattr(self, "do" + name if name.startswith("_") else "do_" + name)
@@ -54,6 +60,21 @@ class Ends:
         """Ends the request as the process would have ended."""
         self.script.abandon(status)
         raise Ended
+
+    def do_fork(self):
+        return self.without_warning(self.fork)
+
+    def do_forkpty(self):
+        return self.without_warning(self.forkpty)
+
+    @staticmethod
+    def without_warning(fork):
+        """Forks. That there are other threads is worth a warning only when they are the script's."""
+        if _thread._count():
+            return fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return fork()
 
     def do_exit(self, status):
         if not self.serves:

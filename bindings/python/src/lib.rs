@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use pyo3::prelude::*;
 
@@ -15,6 +14,6 @@ fn _fcgi(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// Does what the program `fcgi-python` does with a command line, whose first word is the program's name; gives the exit
 /// status.
 #[pyfunction]
-fn main(py: Python<'_>, words: Vec<OsString>) -> bool {
-    py.detach(|| fcgi_interpreters::run_with(&fcgi_interpreters::python(), words) == ExitCode::SUCCESS)
+fn main(py: Python<'_>, words: Vec<OsString>) -> u8 {
+    py.detach(|| fcgi_interpreters::run_with(&fcgi_interpreters::python(), words))
 }

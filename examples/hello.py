@@ -1,0 +1,8 @@
+#!/usr/bin/env python3
+# An ordinary CGI script: the same answer as under CGI, from a process that stays up.
+import html
+import os
+
+name = html.escape(os.environ.get("QUERY_STRING") or "world")
+print("Content-Type: text/html\n")
+print(f"Hello {name}!<br>Answered by process {os.getpid()}.")

@@ -1,0 +1,105 @@
+"""The wheel, as it is installed."""
+
+import os
+import sys
+
+import pytest
+
+from conftest import ask, python, run
+
+APPLICATION = """
+from wsgiref.validate import validator
+
+calls = 0
+
+
+def application(environ, start_response):
+    global calls
+    calls += 1
+    body = environ["wsgi.input"].read(1 << 20)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"%d %d %s" % (calls, len(body), environ["PATH_INFO"].encode())]
+
+
+application = validator(application)
+"""
+
+
+def test_the_package():
+    import fcgi
+
+    assert fcgi.__version__ and fcgi.__all__
+    assert os.path.exists(os.path.join(os.path.dirname(fcgi.__file__), "py.typed"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-c", "import sys; print(sys.argv, sys.executable, sys.flags, sys.orig_argv[1:] if hasattr(sys, 'orig_argv') else 0)", "a", "--b"],
+        ["-O", "-B", "-W", "error", "-X", "utf8", "-c", "import sys; print(sys.flags, sys.warnoptions, sys._xoptions)"],
+        ["-m", "platform", "terse"],
+        ["-c", "import sys; sys.exit(7)"],
+        ["-c", "raise ValueError('bad')"],
+        ["-V"],
+        ["no-such-file.py"],
+    ],
+)
+def test_on_a_terminal_it_is_python3(words):
+    ours, real = run(*words), python(*words)
+    assert (ours.stdout, ours.stderr, ours.returncode) == (real.stdout, real.stderr, real.returncode)
+
+
+def test_help_and_version():
+    assert "--listen" in run("--help").stdout
+    assert "Python %d.%d" % sys.version_info[:2] in run("--version").stdout
+    wrong = run("--no-such-option")
+    assert wrong.returncode == 2 and "--no-such-option" in wrong.stderr
+
+
+@pytest.mark.parametrize("command", [None, (sys.executable, "-m", "fcgi")])
+def test_a_script(serve, tmp_path, command):
+    script = tmp_path / "script.py"
+    script.write_text("import os, sys\nprint('Content-Type: text/plain\\n')\nprint(os.environ['QUERY_STRING'], sys.stdin.read(), __name__)\nsys.exit(3)\n")
+    address = serve(str(script), **({"command": command} if command else {}))
+    for number in range(3):
+        stdout, stderr, status = ask(address, {"QUERY_STRING": "q%d" % number}, b"body")
+        assert (stdout, stderr, status) == (b"Content-Type: text/plain\n\nq%d body __main__\n" % number, b"", 3)
+
+
+def test_an_application_by_name(serve, tmp_path):
+    (tmp_path / "site_app.py").write_text(APPLICATION)
+    address = serve("--app", "site_app:application", cwd=tmp_path)
+    for number in 1, 2, 3:
+        stdout, stderr, status = ask(
+            address,
+            {"SCRIPT_NAME": "/a/b", "REQUEST_METHOD": "POST", "SERVER_NAME": "x", "SERVER_PORT": "80", "CONTENT_LENGTH": "100000"},
+            b"x" * 100000,
+        )
+        assert (stdout, stderr, status) == (b"Status: 200 OK\r\nContent-Type: text/plain\r\n\r\n%d 100000 /a/b" % number, b"", 0)
+
+
+def test_workers(serve, tmp_path):
+    (tmp_path / "pids.py").write_text(
+        "import os\n\ndef app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'%d' % os.getpid()]\n"
+    )
+    address = serve("--workers", "2", str(tmp_path / "pids.py"))
+    assert all(ask(address, {})[0].startswith(b"Status: 200 OK") for _ in range(20))
+
+
+def test_flask(serve, tmp_path):
+    (tmp_path / "flask_app.py").write_text(
+        "from flask import Flask, request\n\napp = Flask(__name__)\n\n\n"
+        "@app.post('/hello/<name>')\ndef hello(name):\n    return 'Hello %s, %s' % (name, request.form['word'])\n\n\n"
+        "if __name__ == '__main__':\n    app.run()\n"
+    )
+    address = serve(str(tmp_path / "flask_app.py"))
+    params = {
+        "SCRIPT_NAME": "/hello/you",
+        "REQUEST_METHOD": "POST",
+        "CONTENT_TYPE": "application/x-www-form-urlencoded",
+        "CONTENT_LENGTH": "9",
+        "HTTP_HOST": "localhost",
+    }
+    for _ in range(2):
+        stdout, stderr, _ = ask(address, params, b"word=good")
+        assert stdout.endswith(b"\r\n\r\nHello you, good"), (stdout, stderr)
