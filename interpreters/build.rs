@@ -1,10 +1,15 @@
 //! What the programs need of the linker.
 
+use std::path::Path;
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     if std::env::var_os("CARGO_FEATURE__LUA").is_some() {
-        // Modules in .so files expect the program to export the Lua API (`require "cjson"`).
-        println!("cargo::rustc-link-arg-bin=fcgi-lua=-rdynamic");
+        // Modules in .so files expect the program to export the Lua API (`require "cjson"`). Only that: to export everything
+        // would keep everything, and with it what is another language's.
+        let list = Path::new(&std::env::var_os("OUT_DIR").expect("cargo sets it")).join("exported");
+        std::fs::write(&list, "{ lua*; };\n").expect("the build directory can be written to");
+        println!("cargo::rustc-link-arg-bin=fcgi-lua=-Wl,--dynamic-list={}", list.display());
     }
     #[cfg(feature = "python")]
     python();

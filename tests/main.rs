@@ -11,6 +11,7 @@
 //! * `workers`: processes, threads, signals, stopping
 //! * `constrained`: hosts that allow one process and no thread
 //! * `nginx`: behind the real one
+//! * `python`: applications of Python, and what its scripts cannot be compared with
 //! * `http`: the built-in front
 //! * `command`: the client `fcgi`, asking and showing
 //! * `examples`: what the README tells to run
@@ -33,5 +34,7 @@ mod http;
 mod limits;
 mod modes;
 mod nginx;
+#[cfg(feature = "python")]
+mod python;
 mod scripts_by_name;
 mod workers;

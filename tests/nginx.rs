@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::{Directory, Running, repository, serve};
 
 /// A web server of the test's own, with the configuration of the examples.
-struct Nginx {
+pub struct Nginx {
     port: u16,
     _running: Running,
 }
@@ -18,7 +18,7 @@ fn free_port() -> u16 {
 }
 
 impl Nginx {
-    fn start(directory: &Directory, upstream: &str, keep: bool) -> Self {
+    pub fn start(directory: &Directory, upstream: &str, keep: bool) -> Self {
         let port = free_port();
         let path = directory.path().display();
         let keep_upstream = if keep { "keepalive 16;" } else { "" };
@@ -53,7 +53,7 @@ impl Nginx {
     }
 
     /// One HTTP/1.0 request; gives status, head and body.
-    fn ask(&self, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+    pub fn ask(&self, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
         let mut socket = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
         let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
