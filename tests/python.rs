@@ -79,7 +79,7 @@ fn an_application_behind_nginx() {
     for (number, keep) in [(0, false), (1, true)] {
         let address = directory.socket(&format!("s{number}"));
         let _runner = serve(&address, &["--workers", "2", &script]);
-        let nginx = Nginx::start(&directory, &format!("{address}"), keep);
+        let nginx = Nginx::start(&directory, &address, keep);
         let (status, head, body) = nginx.ask("GET /a%20b/%C3%A9?q", b"");
         let body = String::from_utf8(body).unwrap();
         assert!(status == 203 && body.starts_with("|/a b/\u{e9}|q|"), "{head} {body}");
@@ -382,4 +382,22 @@ fn several_threads_serve_applications() {
             scope.spawn(|| assert_eq!(call(&address, &[], b"").text(), "Status: 200 OK\r\n\r\nTrue"));
         }
     });
+}
+
+#[test]
+fn options_that_are_not_for_python() {
+    let directory = Directory::new();
+    let script = directory.file("s.py", "").display().to_string();
+    for (words, message) in [
+        (&["--isolation", "state"][..], "--isolation state"),
+        (&["--memory-limit", "1M"], "--memory-limit"),
+        (&["--request-timeout", "1"], "--request-timeout"),
+        (&["--threads", "2"], "--threads"),
+    ] {
+        let mut command = Command::new(FCGI_PYTHON);
+        command.args(["--listen", &directory.socket("s")]).args(words).arg(&script);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && text.contains(message), "{words:?}: {text}");
+    }
 }

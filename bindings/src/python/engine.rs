@@ -71,6 +71,14 @@ impl Engine {
                 "--memory-limit is for Lua: limit a Python worker from outside (systemd's MemoryMax, ulimit -v)"
             );
         }
+        if setup.watchdog.is_some() {
+            anyhow::bail!("--request-timeout is for Lua so far: the web server's own timeout has to do for Python");
+        }
+        if setup.shared_process && setup.option("app").is_none() {
+            anyhow::bail!(
+                "--threads is for applications (--app): scripts that write to descriptors need processes (--workers)"
+            );
+        }
         ffi::keep_thread_state();
         // An application writes to its requests by itself, and so does a CGI program.
         let takes_descriptors = !setup.shared_process && !setup.is_cgi && setup.option("app").is_none();
