@@ -401,3 +401,48 @@ fn options_that_are_not_for_python() {
         assert!(output.status.code() == Some(2) && text.contains(message), "{words:?}: {text}");
     }
 }
+
+#[test]
+fn an_accept_loop() {
+    let directory = Directory::new();
+    let script = directory.file(
+        "loop.py",
+        r#"
+import os
+import subprocess
+import sys
+
+import fcgi
+
+count = 0
+while fcgi.accept():
+    count += 1
+    print("Content-Type: text/plain\n")
+    print(count, os.environ.get("QUERY_STRING"), os.getenv("ONLY"), sys.stdin.read(), flush=True)
+    subprocess.run(["sh", "-c", "echo child $QUERY_STRING"])
+    if os.environ.get("QUERY_STRING") == "status":
+        fcgi.set_exit_status(7)
+    if os.environ.get("QUERY_STRING") == "finish":
+        fcgi.finish()
+        print("never sent")
+print("behind the loop", file=sys.stderr)
+"#,
+    );
+    let address = directory.socket("s");
+    let mut runner = serve(&address, &[&script.display().to_string()]);
+    let ask = |query: &str, body: &[u8]| call(&address, &[("QUERY_STRING", query.as_bytes()), (query, b"x")], body);
+    for (number, query) in ["a", "status", "finish", "ONLY", "b"].into_iter().enumerate() {
+        let reply = ask(query, b"body");
+        let only = if query == "ONLY" { "x" } else { "None" };
+        let expected = says(&format!("{} {query} {only} body\nchild {query}", number + 1));
+        assert_eq!((reply.text(), reply.errors()), (expected, String::new()), "{query}");
+        assert_eq!(reply.app_status, if query == "status" { 7 } else { 0 });
+    }
+    runner.signal("TERM");
+    assert_eq!(runner.wait(Duration::from_secs(20)).0, Some(0));
+    // Without a server the body runs once.
+    let mut command = Command::new(FCGI_PYTHON);
+    plain_environment(&mut command);
+    let output = command.arg(&script).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Content-Type: text/plain\n\n1 None None \nchild\n");
+}

@@ -1,4 +1,18 @@
-"""FastCGI for Python."""
-from fcgi._fcgi import Request, __version__
+"""FastCGI for Python.
 
-__all__ = ["Request", "__version__"]
+A script that runs under `fcgi-python` can ask for its requests itself, as in the FastCGI paper of 1996. What stands before
+the loop is done once, and everything stays; as a CGI program, or on a terminal, the body runs once::
+
+    import fcgi
+
+    count = 0
+    while fcgi.accept():
+        count += 1
+        print("Content-Type: text/html\\n")
+        print(f"Hello world!<br>Request number {count}.")
+
+In the loop, `sys.stdin`, `sys.stdout`, `sys.stderr`, `os.environ` and descriptors 0 to 2 are the request's.
+"""
+from fcgi._fcgi import Request, __version__, accept, finish, set_exit_status
+
+__all__ = ["Request", "__version__", "accept", "finish", "set_exit_status"]

@@ -2,9 +2,18 @@
 
 from typing import Mapping, Optional, final
 
-__all__ = ["Request", "__version__"]
+__all__ = ["Request", "__version__", "accept", "finish", "set_exit_status"]
 
 __version__: str
+
+def accept() -> bool:
+    """Give the next request to the streams and the environment; False when there is none any more."""
+
+def finish(status: Optional[int] = None) -> None:
+    """Send the answer; the script goes on."""
+
+def set_exit_status(status: int) -> None:
+    """Set the exit status of the request, unless the script ends otherwise."""
 
 @final
 class Request:

@@ -87,6 +87,17 @@ class Script:
         where, folder, _ = self.paths.get(path) or self.paths.setdefault(path, self.know(path))
         self.isolation.enter(where, folder, {})
 
+    def close(self, status):
+        """Ends the streams of a request whose script accepts the next one."""
+        self.streams.close(status)
+
+    def next(self, environment, has_body):
+        """Makes ready for the next request of a script that loops."""
+        for one in self.environments:
+            one._data = environment
+        self.streams.forget()
+        self.streams.open(environment, has_body)
+
     def end(self, exception):
         """Does what happens at the end of a process; gives the exit status."""
         if self.abandoned is not None:

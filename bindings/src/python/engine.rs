@@ -13,6 +13,7 @@ use fcgi_core::{Interpreter, Request as CoreRequest};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
+use super::accept::Loop;
 use super::application::{self, Applications, Running};
 use super::process::Environment;
 use super::request::Request;
@@ -39,6 +40,8 @@ struct Scripts {
     end: Py<PyAny>,
     keep: Py<PyAny>,
     call: Py<PyAny>,
+    next: Py<PyAny>,
+    close: Py<PyAny>,
     run: Py<PyAny>,
 }
 
@@ -107,6 +110,8 @@ impl Engine {
             end: method("end")?,
             keep: method("keep")?,
             call: method("call")?,
+            next: method("next")?,
+            close: method("close")?,
             run,
         };
         let environment = Py::new(py, Environment::new(py)?)?;
@@ -207,7 +212,7 @@ impl Engine {
 }
 
 impl Interpreter for Engine {
-    fn serve(&mut self, script: &Path, request: CoreRequest, _more: &Rc<RefCell<Requests>>) {
+    fn serve(&mut self, script: &Path, request: CoreRequest, more: &Rc<RefCell<Requests>>) {
         let request = Request::new(request);
         let shared = request.shared().clone();
         if let Some(wsgi) = &mut self.named {
@@ -227,12 +232,17 @@ impl Interpreter for Engine {
             let _ = request.finish(1);
             return;
         }
-        let (status, had_children) = Python::attach(|py| {
+        let (shared, status, had_children) = Python::attach(|py| {
             self.stdio.get().serve(Some(shared.clone()));
+            let Scripts { close, next, .. } = &self.scripts;
+            let (stdio, environment) = (self.stdio.clone_ref(py), self.environment.clone_ref(py));
+            let of_engine = (stdio, environment, close.clone_ref(py), next.clone_ref(py));
+            Loop::new(script, more, &shared, of_engine).enter();
             let status = self.answer(py, script, &request);
             let had_children = self.stdio.get().had_children();
             self.stdio.get().serve(None);
-            (status, had_children)
+            let (shared, wanted) = Loop::leave().unwrap_or((shared, 0));
+            (shared, if status == 0 { wanted } else { status }, had_children)
         });
         ffi::flush_c_streams();
         descriptors::finish(&shared, status, had_children);

@@ -100,3 +100,17 @@ pub(super) fn borrowed(py: Python<'_>, object: *mut ffi::PyObject) -> Bound<'_, 
     // SAFETY: the callers have it from a live dictionary, and the interpreter is held.
     unsafe { Bound::from_borrowed_ptr(py, object) }
 }
+
+/// Lets other threads run while `f` waits. Unlike [`Python::detach`] it takes what is this thread's own.
+pub(super) fn without_interpreter<R>(_py: Python<'_>, f: impl FnOnce() -> R) -> R {
+    struct Held(*mut ffi::PyThreadState);
+    impl Drop for Held {
+        fn drop(&mut self) {
+            // SAFETY: it is the state that was saved, in the same thread.
+            unsafe { ffi::PyEval_RestoreThread(self.0) };
+        }
+    }
+    // SAFETY: the interpreter is held, as the token says; nothing that the callers do in `f` touches it.
+    let _held = Held(unsafe { ffi::PyEval_SaveThread() });
+    f()
+}

@@ -17,6 +17,7 @@
 //! Python's own library is written in Python: the package `fcgi` beside this crate's sources, which the wheel installs and
 //! the program carries inside.
 
+mod accept;
 mod application;
 mod context;
 mod descriptors;

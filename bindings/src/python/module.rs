@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::accept;
 use super::isolation::{self, Snapshot};
 use super::process::{self, Environment};
 use super::request::Request;
@@ -25,6 +26,9 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(is_forked, module)?)?;
     module.add_function(wrap_pyfunction!(interrupt, module)?)?;
     module.add_class::<Stdio>()?;
+    module.add_function(wrap_pyfunction!(accept::accept, module)?)?;
+    module.add_function(wrap_pyfunction!(accept::finish, module)?)?;
+    module.add_function(wrap_pyfunction!(accept::set_exit_status, module)?)?;
     process::add_to(module)
 }
 
