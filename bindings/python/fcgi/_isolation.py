@@ -84,6 +84,10 @@ def unraisable(exception, func):
     sys.__excepthook__(type(exception), exception, exception.__traceback__)
 
 
+# Signals that the process itself has handlers for.
+OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGPIPE)
+
+
 class Signals:
     """Handlers and timers of signals."""
 
@@ -130,10 +134,19 @@ class Signals:
             if getattr(modules[other], name, None) is plain:
                 setattr(modules[other], name, function)
 
+    def forks(self):
+        """Keeps signals from a child until it is one."""
+        self.mask_then = self.set_mask(signal.SIG_BLOCK, OURS)
+
+    def has_forked(self):
+        """The fork is over, in the parent."""
+        self.set_mask(signal.SIG_SETMASK, self.mask_then)
+
     def forked(self):
         """Lets signals do what Python thinks that they do: the process's own handlers are not the child's."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGPIPE):
+        for number in OURS:
             self.set_signal(number, _signal.getsignal(number))
+        self.set_mask(signal.SIG_SETMASK, self.mask_then)
 
     def on_signal(self, number, *_):
         self.changed.add(int(number))

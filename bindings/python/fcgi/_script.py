@@ -33,7 +33,7 @@ class Script:
         self.nobody = Module("__main__")
         self.uses = {}
         self.isolation = Isolation(self)
-        os.register_at_fork(after_in_child=self.forked, before=stdio.forks)
+        os.register_at_fork(before=self.forks, after_in_parent=self.isolation.signals.has_forked, after_in_child=self.forked)
         sys.addaudithook(stdio.audit)
 
     # ---------------------------------------------------------------- a request
@@ -180,6 +180,10 @@ class Script:
         return 1
 
     # ---------------------------------------------------------------- children
+
+    def forks(self):
+        self.stdio.forks()
+        self.isolation.signals.forks()
 
     def forked(self):
         """This process is a child that a script forked: a process as others are."""
