@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::client::{Reply, call};
-#[cfg(feature = "python")]
-use crate::support::serve_with;
 use crate::support::{Directory, FCGI_LUA, LUA, Running, comparable, repository, serve};
 
 /// A language: its scripts, its real interpreter, and ours.
@@ -235,7 +233,8 @@ fn all_scripts_answer_as_under_cgi(language: Language, runner: impl FnOnce(&str)
 
 #[test]
 fn one_interpreter() {
-    all_scripts_answer_as_under_cgi(LUA_SCRIPTS, |address| serve(address, &[]));
+    let language = LUA_SCRIPTS;
+    all_scripts_answer_as_under_cgi(language, |address| serve_with(language.runner, address, &[]));
 }
 
 #[cfg(feature = "python")]
@@ -254,7 +253,8 @@ fn python_workers_and_their_parent() {
 
 #[test]
 fn workers_and_their_parent() {
-    all_scripts_answer_as_under_cgi(LUA_SCRIPTS, |address| serve(address, &["--workers", "2"]));
+    let language = LUA_SCRIPTS;
+    all_scripts_answer_as_under_cgi(language, |address| serve_with(language.runner, address, &["--workers", "2"]));
 }
 
 /// Interpreters in threads share locale and the C library's streams; scripts that are about those are left out there.
@@ -262,7 +262,7 @@ fn workers_and_their_parent() {
 fn threads_at_once() {
     let directory = Directory::new();
     let address = directory.socket("s");
-    let _runner = serve(&address, &["--threads", "4"]);
+    let _runner = serve_with(LUA_SCRIPTS.runner, &address, &["--threads", "4"]);
     let of_process = ["state_random_locale.lua", "state_files.lua", "in_dofile_stdin.lua"];
     let language = LUA_SCRIPTS;
     let cases: Vec<Case> = scripts(language)
