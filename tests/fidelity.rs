@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::client::{Reply, call};
-use crate::support::{Directory, FCGI_LUA, LUA, Running, comparable, repository, serve};
+use crate::support::{Directory, FCGI_LUA, LUA, Running, comparable, repository, serve_with};
 
 /// A language: its scripts, its real interpreter, and ours.
 #[derive(Clone, Copy)]
