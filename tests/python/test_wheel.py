@@ -1,11 +1,12 @@
 """The wheel, as it is installed."""
 
 import os
+import subprocess
 import sys
 
 import pytest
 
-from conftest import ask, python, run
+from conftest import ask, environment, python, run
 
 APPLICATION = """
 from wsgiref.validate import validator
@@ -103,3 +104,46 @@ def test_flask(serve, tmp_path):
     for _ in range(2):
         stdout, stderr, _ = ask(address, params, b"word=good")
         assert stdout.endswith(b"\r\n\r\nHello you, good"), (stdout, stderr)
+
+
+def program(tmp_path, text):
+    path = tmp_path / "program.py"
+    path.write_text(
+        "import sys\n\ndef application(environ, start_response):\n    start_response('200 OK', [('X', environ.get('OWN', '-'))])\n"
+        "    return [environ['PATH_INFO'].encode()]\n\n\nif __name__ == '__main__':\n" + text
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize("workers", ["None", "2"])
+def test_serve_from_a_program(serve, tmp_path, workers):
+    path = program(tmp_path, "    import fcgi\n    fcgi.serve(application, listen=sys.argv[2], workers=%s)\n" % workers)
+    address = serve(command=(sys.executable, path))
+    for _ in range(5):
+        assert ask(address, {"SCRIPT_NAME": "/x"})[0] == b"Status: 200 OK\r\nX: -\r\n\r\n/x"
+
+
+def test_as_flup(serve, tmp_path):
+    path = program(
+        tmp_path,
+        "    from fcgi.flup import WSGIServer\n"
+        "    WSGIServer(application, environ={'OWN': 'own'}, bindAddress=sys.argv[2].partition(':')[2]).run()\n",
+    )
+    address = serve(command=(sys.executable, path))
+    assert ask(address, {"SCRIPT_NAME": "/x"})[0] == b"Status: 200 OK\r\nX: own\r\n\r\n/x"
+
+
+def test_a_program_as_cgi_and_on_a_terminal(tmp_path):
+    path = program(tmp_path, "    import fcgi\n    fcgi.serve(application)\n")
+    cgi = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, env={**environment(), "GATEWAY_INTERFACE": "CGI/1.1", "PATH_INFO": "/c"}
+    )
+    assert cgi.stdout == "Status: 200 OK\nX: -\n\n/c", cgi
+    plain = python(path, stdin=subprocess.DEVNULL)
+    assert plain.returncode == 1 and "give an address" in plain.stderr
+
+
+def test_an_accept_loop_without_a_server(tmp_path):
+    path = tmp_path / "loop.py"
+    path.write_text("import fcgi\nwhile fcgi.accept():\n    print('once')\nprint('end')\n")
+    assert python(str(path)).stdout == "once\nend\n"

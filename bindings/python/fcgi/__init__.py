@@ -11,8 +11,19 @@ the loop is done once, and everything stays; as a CGI program, or on a terminal,
         print("Content-Type: text/html\\n")
         print(f"Hello world!<br>Request number {count}.")
 
-In the loop, `sys.stdin`, `sys.stdout`, `sys.stderr`, `os.environ` and descriptors 0 to 2 are the request's.
+An application by the rules of WSGI can be served from a program of one's own that `python3` runs::
+
+    fcgi.serve(application, listen="unix:/run/app.sock", workers=4)
+
+In a loop, `sys.stdin`, `sys.stdout`, `sys.stderr`, `os.environ` and descriptors 0 to 2 are the request's.
 """
 from fcgi._fcgi import Request, __version__, accept, finish, set_exit_status
 
-__all__ = ["Request", "__version__", "accept", "finish", "set_exit_status"]
+
+def serve(application, listen=(), **named):
+    from fcgi import _serve
+
+    return _serve.serve(application, listen, **named)
+
+
+__all__ = ["Request", "__version__", "accept", "finish", "serve", "set_exit_status"]

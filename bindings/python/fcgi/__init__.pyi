@@ -1,8 +1,8 @@
 """FastCGI for Python."""
 
-from typing import Mapping, Optional, final
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union, final
 
-__all__ = ["Request", "__version__", "accept", "finish", "set_exit_status"]
+__all__ = ["Request", "__version__", "accept", "finish", "serve", "set_exit_status"]
 
 __version__: str
 
@@ -11,6 +11,17 @@ def accept() -> bool:
 
 def finish(status: Optional[int] = None) -> None:
     """Send the answer; the script goes on."""
+
+def serve(
+    application: Callable[..., Any],
+    listen: Union[str, Iterable[str]] = (),
+    *,
+    http: Optional[str] = None,
+    workers: Optional[int] = None,
+    threads: int = 1,
+    options: Sequence[str] = (),
+) -> int:
+    """Serve a WSGI application until the process is told to stop."""
 
 def set_exit_status(status: int) -> None:
     """Set the exit status of the request, unless the script ends otherwise."""

@@ -21,6 +21,9 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
         let script = setup.script.clone().unwrap_or_default();
         return Engine::answer_cgi(setup.clone(), Path::new(&script));
     }
+    if setup.option("app").is_some() {
+        bail!("nothing says where requests come from: give an address to listen on (--listen, listen=...)");
+    }
     let mut command = Command::new(executable()?);
     command.args(&setup.own);
     if setup.own_ended {

@@ -63,13 +63,15 @@ pub(super) mod sources {
     use pyo3::types::PyDict;
 
     /// Name, whether it is a package, source.
-    const SOURCES: [(&str, bool, &str); 9] = [
+    const SOURCES: [(&str, bool, &str); 11] = [
         ("fcgi", true, include_str!("../../python/fcgi/__init__.py")),
         ("fcgi._script", false, include_str!("../../python/fcgi/_script.py")),
         ("fcgi._application", false, include_str!("../../python/fcgi/_application.py")),
         ("fcgi._ends", false, include_str!("../../python/fcgi/_ends.py")),
         ("fcgi._isolation", false, include_str!("../../python/fcgi/_isolation.py")),
         ("fcgi._modules", false, include_str!("../../python/fcgi/_modules.py")),
+        ("fcgi._serve", false, include_str!("../../python/fcgi/_serve.py")),
+        ("fcgi.flup", false, include_str!("../../python/fcgi/flup.py")),
         ("fcgi._streams", false, include_str!("../../python/fcgi/_streams.py")),
         ("fcgi._removed", false, include_str!("../../python/fcgi/_removed.py")),
         ("fcgi._wsgi", false, include_str!("../../python/fcgi/_wsgi.py")),

@@ -1,0 +1,38 @@
+"""Serves an application from a program of one's own."""
+import sys
+
+from fcgi import _application, _fcgi
+
+# What `--app` calls the application that is no module's.
+GIVEN = ":given:"
+
+
+def serve(application, listen=(), *, http=None, workers=None, threads=1, options=()):
+    """Serve a WSGI application until the process is told to stop.
+
+    `listen` is an address, or several: `unix:PATH`, `HOST:PORT`, `fd:N`. Without any (and without `http`, which is an
+    address for HTTP/1.1) the surroundings say: a listening socket on descriptor 0, systemd's `LISTEN_FDS`, or CGI variables,
+    which mean one request. With `workers`, the program is started anew for each of them, and comes here again. `options` are
+    further options of `fcgi-python`, such as `("--read-timeout", "10")`.
+
+    Raises `OSError` when it cannot serve; what is wrong is said on standard error.
+    """
+    main = getattr(_fcgi, "main", None)
+    if main is None:
+        raise OSError("fcgi.serve() is for programs that python3 runs: fcgi-python serves by --app")
+    if not callable(application):
+        raise TypeError("the application must be callable")
+    _application._loaded[GIVEN] = application
+    words = ["fcgi-python", "--app", GIVEN, "--threads", str(threads), *options]
+    for address in [listen] if isinstance(listen, str) else listen:
+        words += ["--listen", address]
+    if http is not None:
+        words += ["--http", http]
+    if workers is not None:
+        words += ["--workers", str(workers)]
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    status = main(words)
+    if status == 2:
+        raise OSError("the application cannot be served")
+    return status

@@ -1,0 +1,18 @@
+"""A stand-in for `flup.server.fcgi`."""
+
+from typing import Any, Callable, Mapping, Optional, Tuple, Union
+
+class WSGIServer:
+    """Serves a WSGI application by FastCGI, as flup's class of this name."""
+
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        environ: Optional[Mapping[str, Any]] = None,
+        multithreaded: bool = True,
+        multiprocess: bool = False,
+        bindAddress: Optional[Union[str, Tuple[str, int]]] = None,
+        umask: Optional[int] = None,
+        **ignored: Any,
+    ) -> None: ...
+    def run(self) -> bool: ...
