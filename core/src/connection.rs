@@ -8,9 +8,10 @@
 //! output buffer for each request (a request that has more to say waits).
 //!
 //! In the order of reading: `state` (what is known), `sender` (bytes out), `reader` (bytes in), `lifecycle` (what wakes and
-//! what closes), and here what a thread does that works on a request.
+//! what closes), here what a thread does that works on a request, and `polled`, what an event loop does instead.
 
 mod lifecycle;
+mod polled;
 mod reader;
 mod sender;
 mod state;
@@ -25,6 +26,7 @@ use crate::inbox::{self, Obstacle, Stage, Stream};
 use crate::poll::{Interest, is_hung_up, wait_for};
 use crate::protocol::session::Input;
 use crate::protocol::{Params, Role};
+pub(crate) use polled::Change;
 use state::{ANSWER_LATE, Phase, REQUEST_LATE, State, UNREAD_ANSWERS};
 pub(crate) use state::{Connection, Hub};
 
@@ -69,18 +71,9 @@ impl Connection {
     pub(crate) fn read(self: &Arc<Self>, id: u16, input: Input, into: &mut Stream, hub: &Hub) -> io::Result<()> {
         let mut state = self.lock();
         loop {
-            let Some(inbox) = state.inbox(id) else { return Err(io::ErrorKind::ConnectionAborted.into()) };
-            let aborted = inbox.aborted;
-            let stream = inbox.stream(input);
-            if !stream.bytes.is_empty() || stream.ended {
-                std::mem::swap(&mut into.bytes, &mut stream.bytes);
-                stream.bytes.clear();
-                into.ended = stream.ended;
+            if state.take_input(id, input, into)? {
                 self.tell_waiting(&state);
                 return Ok(());
-            }
-            if aborted || matches!(state.phase, Phase::Gone | Phase::HalfClosed) {
-                return Err(io::ErrorKind::ConnectionAborted.into());
             }
             if state.has_reader {
                 state = self.wait_for_input(state, None).0;
@@ -88,9 +81,7 @@ impl Connection {
             }
             match inbox::obstacle(&state.inboxes, id, &hub.config) {
                 None => {}
-                Some(Obstacle::OtherStream) => {
-                    return Err(io::Error::other("standard input is too long to be kept: read it before data"));
-                }
+                Some(Obstacle::OtherStream) => return Err(wrong_order()),
                 Some(Obstacle::Running) => {
                     state = self.wait_for_input(state, None).0;
                     continue;
@@ -197,4 +188,9 @@ impl Connection {
         }
         state.inbox(id).is_none_or(|i| i.aborted)
     }
+}
+
+/// A Filter wants its file, but its body lies before it.
+fn wrong_order() -> io::Error {
+    io::Error::other("standard input is too long to be kept: read it before data")
 }

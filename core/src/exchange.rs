@@ -4,6 +4,8 @@
 //! system call. Errors wait for output to go with: one system call fewer, and some servers do not survive an error
 //! stream that comes before the header.
 
+mod polled;
+
 use std::io;
 use std::sync::Arc;
 
@@ -62,6 +64,24 @@ impl Exchange {
             self.errors_used = true;
         }
     }
+
+    fn end_records(&mut self, status: u32) {
+        if self.out.capacity() == 0 {
+            self.out = self.hub.buffer();
+        }
+        self.close_records();
+        encoder::end_stream(RecordType::Stdout, self.id, &mut self.out);
+        if self.errors_used {
+            encoder::end_stream(RecordType::Stderr, self.id, &mut self.out);
+        }
+        encoder::end_request(self.id, status, ProtocolStatus::RequestComplete, &mut self.out);
+    }
+}
+
+impl Reader {
+    fn is_empty(&self) -> bool {
+        self.at == self.stream.bytes.len()
+    }
 }
 
 impl Transport for Exchange {
@@ -70,7 +90,7 @@ impl Transport for Exchange {
             Input::Stdin => &mut self.stdin,
             Input::Data => &mut self.data,
         };
-        if reader.at == reader.stream.bytes.len() && !reader.stream.ended {
+        if reader.is_empty() && !reader.stream.ended {
             let Some(connection) = &self.connection else { return Ok(0) };
             reader.at = 0;
             reader.stream.bytes.clear();
@@ -127,12 +147,7 @@ impl Transport for Exchange {
 
     fn finish(&mut self, status: u32) -> io::Result<()> {
         let Some(connection) = self.connection.take() else { return Ok(()) };
-        self.close_records();
-        encoder::end_stream(RecordType::Stdout, self.id, &mut self.out);
-        if self.errors_used {
-            encoder::end_stream(RecordType::Stderr, self.id, &mut self.out);
-        }
-        encoder::end_request(self.id, status, ProtocolStatus::RequestComplete, &mut self.out);
+        self.end_records(status);
         let result = connection.finish(self.id, &self.out, &self.hub);
         self.hub.give_back(std::mem::take(&mut self.out));
         result

@@ -75,6 +75,8 @@ pub(crate) struct Hub<C> {
     /// Requests that have begun and that no thread has taken.
     owed: AtomicUsize,
     draining: AtomicBool,
+    /// The event loop has been woken, and has not yet looked why.
+    nudged: AtomicBool,
     /// Output buffers for the next requests.
     buffers: Mutex<Vec<Vec<u8>>>,
 }
@@ -103,6 +105,7 @@ impl<C> Hub<C> {
             idle: AtomicUsize::new(0),
             owed: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            nudged: AtomicBool::new(false),
             buffers: Mutex::default(),
         })
     }
@@ -186,6 +189,24 @@ impl<C> Hub<C> {
         let result = if waiting { self.poll.wait(tokens, timeout) } else { Ok(()) };
         self.idle.fetch_sub(1, SeqCst);
         result
+    }
+
+    /// An event loop waits elsewhere for the poll set: what is queued meanwhile wakes it.
+    pub(crate) fn rest(&self) {
+        self.idle.fetch_add(1, SeqCst);
+    }
+
+    /// The event loop has come back.
+    pub(crate) fn resume(&self) {
+        self.idle.fetch_sub(1, SeqCst);
+        self.nudged.store(false, SeqCst);
+    }
+
+    /// Something has changed that no event tells: the event loop is to look at all connections.
+    pub(crate) fn nudge(&self) {
+        if !self.nudged.swap(true, SeqCst) {
+            self.poll.wake_one();
+        }
     }
 
     pub(crate) fn drain(&self) {

@@ -15,6 +15,22 @@ pub(crate) struct Inbox {
     pub(crate) data: Stream,
     pub(crate) stage: Stage,
     pub(crate) aborted: bool,
+    pub(crate) awaited: Awaited,
+}
+
+/// What an event loop waits for that runs the request. Threads wait for themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Awaited {
+    /// By which the loop knows the request.
+    pub(crate) key: u64,
+    /// More of this stream.
+    pub(crate) input: Option<Input>,
+    /// Room for output.
+    pub(crate) output: bool,
+    /// The end of the connection, which is watched for it.
+    pub(crate) abort: bool,
+    /// The loop knows that the request is aborted.
+    pub(crate) abort_told: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +53,16 @@ impl Inbox {
             Input::Stdin => &mut self.stdin,
             Input::Data => &mut self.data,
         }
+    }
+
+    /// Whether an event loop waits for input, and nothing of it has come.
+    pub(crate) fn lacks_input(&self) -> bool {
+        let stream = match self.awaited.input {
+            None => return false,
+            Some(Input::Stdin) => &self.stdin,
+            Some(Input::Data) => &self.data,
+        };
+        stream.bytes.is_empty() && !stream.ended
     }
 
     pub(crate) fn held(&self) -> usize {

@@ -12,7 +12,7 @@
 //! * `poll`, `hub`, `inbox`, `connection`, `exchange`: sockets, bytes, and which thread does what; private.
 //! * [`protocol`]: bytes to records to requests, and back; no I/O.
 //! * [`gateway`]: what web servers get wrong about variables, put right.
-//! * [`server`]: the accept loop.
+//! * [`server`]: the accept loop, or a [reactor](server::reactor) for event loops.
 //! * [`request`]: what a program sees and says.
 //! * [`cgi`]: the same request type for a process that was started for one request.
 //! * [`script`], [`interpreter`], [`child`]: which file a request runs, the seam to a language, child processes of scripts.
@@ -65,5 +65,6 @@ pub use interpreter::{Interpreter, Isolation, Setup};
 pub use listener::{AllowList, ListenError, Listener};
 pub use protocol::{Params, ProtocolStatus, Role};
 pub use request::Request;
+pub use server::reactor::{Event, PolledRequest, Reactor};
 pub use server::{Server, ServerConfig};
 pub use watchdog::Watchdog;

@@ -5,7 +5,7 @@
 //! next idle thread.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -145,6 +145,12 @@ impl Poll {
     /// Takes one wake-up back after its event was seen.
     pub(crate) fn woken(&self) {
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+    }
+}
+
+impl AsFd for Poll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 }
 

@@ -4,6 +4,8 @@
 //! that the poll set wakes reads and parses, and works on what it found. A connection that idles, stutters or reads
 //! slowly has no thread.
 
+pub mod reactor;
+
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
@@ -225,7 +227,7 @@ impl Server {
             eager.left -= 1;
             return Ok(Some(Token::Listener(eager.listener)));
         }
-        let timeout = (self.hub.connection_count() > 0 || self.resting.load(SeqCst)).then_some(TICK);
+        let timeout = self.needs_tick().then_some(TICK);
         let mut tokens = Vec::with_capacity(64);
         self.hub.wait(&mut tokens, timeout)?;
         self.be_eager(tokens.last().copied());
@@ -303,6 +305,11 @@ impl Server {
                 self.hub.poll.remove(listener);
             }
         }
+    }
+
+    /// Whether there is something that time could change.
+    fn needs_tick(&self) -> bool {
+        self.hub.connection_count() > 0 || self.resting.load(SeqCst)
     }
 
     fn tick(&self) {

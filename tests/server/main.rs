@@ -12,6 +12,8 @@ mod limits;
 mod listeners;
 mod management;
 mod memory;
+mod polled;
+mod polled_app;
 mod protocol;
 mod scheduling;
 mod session;

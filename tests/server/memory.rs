@@ -4,14 +4,17 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 
-use fcgi_core::{Address, Server, ServerConfig};
+use fcgi_core::{Address, Reactor, Server, ServerConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::app::{Folder, Notes, serve, until};
 use crate::client::{Client, KEEP, STDIN, Wire};
+use crate::polled_app::turn_until_stopped;
 
 const SOCKET: &str = "FCGI_TEST_SOCKET";
 const THREADS: &str = "FCGI_TEST_THREADS";
+/// Instead of a number of threads: an event loop.
+const POLLED: usize = 0;
 
 /// Lifts the limit of open descriptors as far as it goes.
 fn lift_limit() -> usize {
@@ -25,12 +28,15 @@ fn lift_limit() -> usize {
 fn server_process() {
     let Ok(address) = std::env::var(SOCKET) else { return };
     lift_limit();
-    let threads = std::env::var(THREADS).unwrap().parse().unwrap();
-    let config = ServerConfig { threads, ..ServerConfig::default() };
+    let threads: usize = std::env::var(THREADS).unwrap().parse().unwrap();
+    let config = ServerConfig { threads: threads.max(1), ..ServerConfig::default() };
     // Standard input ends when whoever started us does.
     let stop = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     let server = Server::builder().listen(&address.parse().unwrap()).unwrap().drain_on(stop).config(config).start();
     let (server, notes) = (server.unwrap(), Notes::default());
+    if threads == POLLED {
+        return turn_until_stopped(Reactor::new(server.into()), &notes);
+    }
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| serve(&server, &notes));
@@ -98,7 +104,15 @@ const A_FEW_BUFFERS: usize = 8 << 20;
 
 #[test]
 fn long_bodies_pass_through() {
-    let process = Process::new(1);
+    let_long_bodies_pass(&Process::new(1));
+}
+
+#[test]
+fn long_bodies_pass_through_an_event_loop() {
+    let_long_bodies_pass(&Process::new(POLLED));
+}
+
+fn let_long_bodies_pass(process: &Process) {
     let mut client = Client::connect(&process.address);
     client.expect_alive();
     let before = process.memory("VmHWM");
@@ -144,6 +158,49 @@ fn a_body_that_nobody_reads_is_not_kept() {
         let grown = process.memory("VmHWM") - before;
         assert!(grown < A_FEW_BUFFERS, "{grown} bytes more");
     }
+}
+
+#[test]
+fn an_event_loop_keeps_little_of_what_nobody_takes() {
+    let process = Process::new(POLLED);
+    let mut client = Client::connect(&process.address);
+    client.expect_alive();
+    let before = process.memory("VmHWM");
+    // Answers that nobody reads, on one connection and on many.
+    let ids: Vec<u16> = (1..=50).collect();
+    let pairs = [("TEST", "big"), ("SIZE", "4000000")];
+    client.send(&ids.iter().fold(Wire::new(), |wire, id| wire.request(*id, KEEP, &pairs, b"")));
+    let mut others: Vec<Client> = (0..50).map(|_| Client::connect(&process.address)).collect();
+    for other in &mut others {
+        other.send(&Wire::new().request(1, KEEP, &pairs, b""));
+    }
+    // A body that its program does not read for now.
+    let pairs = [("TEST", "meet"), ("OTHER", "last")];
+    let mut sender = Client::connect(&process.address);
+    sender.send(&Wire::new().head(1, KEEP, &pairs));
+    let mut writer = sender.writer();
+    let sending = std::thread::spawn(move || {
+        let record = Wire::new().record(STDIN, 1, &[b'x'; 65_535]).bytes;
+        (0..500).try_for_each(|_| writer.write_all(&record))?;
+        writer.write_all(&Wire::new().end(STDIN, 1).bytes)
+    });
+    Client::connect(&process.address).expect_alive();
+    let mut open = ids;
+    while !open.is_empty() {
+        let (id, answer) = client.any_answer(&open);
+        assert_eq!(answer.body().len(), 4_000_000);
+        open.retain(|o| *o != id);
+    }
+    for other in &mut others {
+        assert_eq!(other.skip_answer(1), 4_000_000 + b"Content-Type: text/plain\r\n\r\n".len());
+    }
+    let mut last = Client::connect(&process.address);
+    assert_eq!(last.ask(&[("NAME", "last")], b"").body(), b"hello");
+    assert_eq!(sender.skip_answer(1), 500 * 65_535 + b"Content-Type: text/plain\r\n\r\n".len());
+    sending.join().unwrap().unwrap();
+    // One hundred requests with two buffers each, and not 400 MB.
+    let grown = process.memory("VmHWM") - before;
+    assert!(grown < 100 * (128 << 10) + A_FEW_BUFFERS, "{grown} bytes more");
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Connection {
             (Some(LINGER), "")
         } else if !state.out.is_empty() {
             (config.write_timeout, ANSWER_LATE)
-        } else if running {
+        } else if running && !(state.is_awaited(config) && state.wants_input(config)) {
             return;
         } else if state.silent || state.session.inside_head() || !state.inboxes.is_empty() {
             (config.read_timeout, REQUEST_LATE)

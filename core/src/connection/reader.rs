@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use super::state::{Connection, Hub, Phase, State, now};
-use crate::inbox::{self, Inbox, Stage, Stream};
+use crate::inbox::{self, Awaited, Inbox, Stage, Stream};
 use crate::poll::is_hung_up;
 use crate::protocol::session::{Event, Refusal};
 use crate::protocol::{ProtocolStatus, encoder};
@@ -76,6 +76,7 @@ impl Connection {
                     data: Stream { bytes: Vec::new(), ended: !role.has_data() },
                     stage: Stage::Arriving,
                     aborted: false,
+                    awaited: Awaited::default(),
                 });
                 hub.owe();
             }

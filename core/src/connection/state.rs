@@ -113,13 +113,15 @@ impl State {
         }
     }
 
-    /// Whether more may be read: no request holds more input than is kept, and the peer reads our answers.
+    /// Whether more may be read: no request holds more input than is kept, or another one waits for what comes behind it;
+    /// and the peer reads our answers.
     pub(super) fn wants_input(&self, config: &Config) -> bool {
         match self.phase {
             Phase::Gone | Phase::HalfClosed => false,
             Phase::Lingering => true,
             Phase::Open => {
-                self.out.len() < UNREAD_ANSWERS && self.inboxes.iter().all(|i| i.held() < config.body_buffer)
+                self.out.len() < UNREAD_ANSWERS
+                    && (self.inboxes.iter().all(|i| i.held() < config.body_buffer) || self.is_awaited(config))
             }
         }
     }
@@ -131,6 +133,7 @@ impl State {
         !self.registered
             && self.out.is_empty()
             && !inbox.keep_conn
+            && !inbox.awaited.abort
             && inbox.stdin.ended
             && inbox.data.ended
             && inbox.stage != Stage::Arriving
