@@ -5,6 +5,7 @@
 //! * `scripts_by_name`: scripts that requests name, kept inside a root
 //! * `accept`: accept loops inside scripts, and what else the module `fcgi` offers
 //! * `applications`: scripts that give a function, called by the rules of WSAPI
+//! * `asgi`: applications by ASGI, many requests at once
 //! * `limits`: time and memory of one request, levels of isolation
 //! * `command_line`: the command line of `lua`, beside the real one
 //! * `changes`: scripts that change on disk, or are broken
@@ -22,6 +23,8 @@ mod support;
 
 mod accept;
 mod applications;
+#[cfg(feature = "python")]
+mod asgi;
 mod changes;
 mod command;
 // There is no other program of 5.5 to compare with.

@@ -185,6 +185,11 @@ impl Server {
         self.hub.poll.wake_one();
     }
 
+    /// Whether the server has been told to stop.
+    pub fn is_draining(&self) -> bool {
+        self.hub.is_draining()
+    }
+
     /// Whether answers that no request's thread waits for are still on their way.
     fn is_still_sending(&self) -> bool {
         self.hub.connections().iter().any(|connection| connection.is_leaving())

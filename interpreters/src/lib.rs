@@ -14,9 +14,11 @@ mod workers;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches};
-use fcgi_core::Setup;
+use fcgi_core::{Server, Setup};
 
 pub use line::OwnOptions;
 
@@ -45,8 +47,19 @@ pub struct Language {
     pub options: &'static [LanguageOption],
     /// One of them that names a program to be served in place of a script.
     pub in_place_of_script: Option<&'static str>,
+    /// Serves a program that runs many requests at once, in the calling thread; false when the command line names none.
+    pub event_loop: fn(&Setup, &Arc<Server>, EventLoop) -> anyhow::Result<bool>,
     /// Does what the language's own interpreter does with its command line; gives the exit status.
     pub plain: fn(&Setup) -> anyhow::Result<u8>,
+}
+
+/// How long a program that runs many requests at once may take.
+#[derive(Clone, Copy, Debug)]
+pub struct EventLoop {
+    /// From the signal to stop on; then requests that are still running are ended.
+    pub shutdown_timeout: Duration,
+    /// For each request; then it is ended.
+    pub request_timeout: Option<Duration>,
 }
 
 /// A long option that only one language has. Its value is handed to the language as it is.

@@ -30,12 +30,16 @@ pub fn language() -> Language {
             },
             LanguageOption {
                 long: "interface",
-                value_name: Some("wsgi|asgi"),
+                value_name: Some("wsgi|asgi|asgi:asyncio|asgi:uvloop"),
                 help: "How the application is called [default: by what it is]",
             },
         ],
         in_place_of_script: Some("app"),
         version: binding::version,
+        event_loop: |setup, server, how| {
+            let timeouts = binding::Timeouts { shutdown: how.shutdown_timeout, request: how.request_timeout };
+            binding::serve_asgi(setup, server, timeouts)
+        },
         plain: binding::run_plain,
     }
 }

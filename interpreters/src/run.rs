@@ -15,7 +15,7 @@ use fcgi_core::{Listener, Server, Setup, Watchdog, cgi, signals};
 use crate::front::{self, RunnerFront};
 use crate::line::Line;
 use crate::mode::{self, Mode};
-use crate::{Language, Options, workers};
+use crate::{EventLoop, Language, Options, workers};
 
 /// What was asked for, and by whom.
 struct Order<'a> {
@@ -166,6 +166,11 @@ fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd) -> any
         builder = builder.listener(listener);
     }
     let server = Arc::new(builder.start().context("cannot start to serve")?);
+    let shutdown_timeout = Duration::from_secs(options.shutdown_timeout);
+    let event_loop = EventLoop { shutdown_timeout, request_timeout: options.request_timeout };
+    if (language.event_loop)(&setup, &server, event_loop)? {
+        return Ok(());
+    }
     let one = || -> anyhow::Result<()> {
         let mut interpreter = (language.interpreter)(setup.clone())?;
         let requests = Requests::new(server.clone(), scripts.clone());

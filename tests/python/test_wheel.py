@@ -147,3 +147,32 @@ def test_an_accept_loop_without_a_server(tmp_path):
     path = tmp_path / "loop.py"
     path.write_text("import fcgi\nwhile fcgi.accept():\n    print('once')\nprint('end')\n")
     assert python(str(path)).stdout == "once\nend\n"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_starlette(serve, tmp_path, loop):
+    (tmp_path / "star.py").write_text(
+        "import asyncio, contextlib\n"
+        "from starlette.applications import Starlette\n"
+        "from starlette.responses import PlainTextResponse, StreamingResponse\n"
+        "from starlette.routing import Route\n\n\n"
+        "@contextlib.asynccontextmanager\nasync def lifespan(app):\n    yield {'began': 'yes'}\n\n\n"
+        "async def echo(request):\n"
+        "    body = await request.body()\n"
+        "    kind = type(asyncio.get_running_loop()).__module__.partition('.')[0]\n"
+        "    return PlainTextResponse('%s %s %d' % (kind, request.state.began, len(body)))\n\n\n"
+        "def in_thread(request):\n    return PlainTextResponse(request.path_params['name'])\n\n\n"
+        "async def pieces(request):\n"
+        "    async def made():\n        for number in range(3):\n            yield str(number)\n            await asyncio.sleep(0)\n"
+        "    return StreamingResponse(made())\n\n\n"
+        "routes = [Route('/echo', echo, methods=['POST']), Route('/to/{name}', in_thread), Route('/pieces', pieces)]\n"
+        "app = Starlette(routes=routes, lifespan=lifespan)\n"
+    )
+    address = serve("--app", "star", "--interface", "asgi:" + loop, cwd=tmp_path)
+    params = {"SCRIPT_NAME": "/echo", "REQUEST_METHOD": "POST", "CONTENT_LENGTH": "200000", "HTTP_HOST": "localhost"}
+    for _ in range(2):
+        stdout, stderr, status = ask(address, params, b"x" * 200000)
+        assert stdout.endswith(b"\r\n\r\n%s yes 200000" % loop.encode()) and status == 0, (stdout, stderr)
+    for path, text in ("/to/you", b"you"), ("/pieces", b"012"):
+        stdout, stderr, status = ask(address, {"SCRIPT_NAME": path, "HTTP_HOST": "localhost"})
+        assert stdout.endswith(b"\r\n\r\n" + text) and status == 0, (stdout, stderr)

@@ -236,6 +236,8 @@ fn all_requests_of_a_connection_learn_that_it_is_gone() {
     client.send(&Wire::new().request(1, KEEP, &pairs("one"), b"").request(2, KEEP, &pairs("two"), b""));
     client.send(&Wire::new().request(3, KEEP, &[("TEST", "big"), ("SIZE", "1000000000")], b""));
     app.notes.wait("it started");
+    // By now it waits for its client to read.
+    app.connect().expect_alive();
     drop(client);
     for name in ["one", "two", "it"] {
         app.notes.wait(&format!("{name} aborted"));

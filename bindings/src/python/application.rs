@@ -31,7 +31,9 @@ pub(super) fn named(py: Python<'_>, setup: &Setup) -> PyResult<Option<Wsgi>> {
 
 fn new(application: &Bound<'_, PyAny>, kind: &str, setup: &Setup, file: Option<Vec<u8>>) -> PyResult<Wsgi> {
     if kind != "wsgi" {
-        return Err(PyValueError::new_err("applications by ASGI cannot be served yet"));
+        return Err(PyValueError::new_err(
+            "this is an application by ASGI: serve it with --interface asgi and the script, or with --app MODULE:NAME",
+        ));
     }
     Wsgi::new(application, setup, file)
 }

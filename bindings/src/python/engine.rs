@@ -66,14 +66,7 @@ impl Engine {
     /// # Errors
     /// When the system has no pipes for us, or an option is not for Python.
     pub fn new(setup: Setup) -> anyhow::Result<Self> {
-        if setup.isolation == Isolation::State {
-            anyhow::bail!("--isolation state is for Lua: Python cannot be started anew for each request");
-        }
-        if setup.memory_limit.is_some() {
-            anyhow::bail!(
-                "--memory-limit is for Lua: limit a Python worker from outside (systemd's MemoryMax, ulimit -v)"
-            );
-        }
+        refuse_options_of_lua(&setup)?;
         if setup.watchdog.is_some() {
             anyhow::bail!("--request-timeout is for Lua so far: the web server's own timeout has to do for Python");
         }
@@ -209,6 +202,17 @@ impl Engine {
         descriptors::finish(request.shared(), status, false);
         Ok(status as u8)
     }
+}
+
+/// Refuses options that Python has no use for.
+pub(super) fn refuse_options_of_lua(setup: &Setup) -> anyhow::Result<()> {
+    if setup.isolation == Isolation::State {
+        anyhow::bail!("--isolation state is for Lua: Python cannot be started anew for each request");
+    }
+    if setup.memory_limit.is_some() {
+        anyhow::bail!("--memory-limit is for Lua: limit a Python worker from outside (systemd's MemoryMax, ulimit -v)");
+    }
+    Ok(())
 }
 
 impl Interpreter for Engine {

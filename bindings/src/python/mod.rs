@@ -19,6 +19,7 @@
 
 mod accept;
 mod application;
+mod asgi;
 mod context;
 mod descriptors;
 mod engine;
@@ -35,6 +36,7 @@ mod request;
 mod stdio;
 mod wsgi;
 
+pub use asgi::{Timeouts, serve_asgi};
 pub use engine::Engine;
 #[cfg(feature = "python-extension")]
 pub use extension::{run as run_plain, start, version};

@@ -8,7 +8,7 @@ use super::isolation::{self, Snapshot};
 use super::process::{self, Environment};
 use super::request::Request;
 use super::stdio::Stdio;
-use super::{descriptors, ffi};
+use super::{asgi, descriptors, ffi};
 
 /// Adds what the package `fcgi` needs to its native module.
 ///
@@ -29,6 +29,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(accept::accept, module)?)?;
     module.add_function(wrap_pyfunction!(accept::finish, module)?)?;
     module.add_function(wrap_pyfunction!(accept::set_exit_status, module)?)?;
+    asgi::add_to(module)?;
     process::add_to(module)
 }
 
@@ -63,8 +64,9 @@ pub(super) mod sources {
     use pyo3::types::PyDict;
 
     /// Name, whether it is a package, source.
-    const SOURCES: [(&str, bool, &str); 11] = [
+    const SOURCES: [(&str, bool, &str); 12] = [
         ("fcgi", true, include_str!("../../python/fcgi/__init__.py")),
+        ("fcgi._asgi", false, include_str!("../../python/fcgi/_asgi.py")),
         ("fcgi._script", false, include_str!("../../python/fcgi/_script.py")),
         ("fcgi._application", false, include_str!("../../python/fcgi/_application.py")),
         ("fcgi._ends", false, include_str!("../../python/fcgi/_ends.py")),

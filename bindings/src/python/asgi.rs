@@ -1,0 +1,165 @@
+//! ASGI: what the package's `_asgi` needs of us. The event loop is Python's; it watches our descriptor and calls
+//! [`Reactor::turn`], and nothing here waits.
+
+mod exchange;
+mod scope;
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::bail;
+use fcgi_core::{Event, Server, Setup};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::engine::refuse_options_of_lua;
+use super::ffi;
+use exchange::Exchange;
+use scope::Scopes;
+
+/// How long an application that runs many requests at once may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// From the signal to stop on; then requests that are still running are cancelled.
+    pub shutdown: Duration,
+    /// For each request; then it is cancelled.
+    pub request: Option<Duration>,
+}
+
+/// Serves an ASGI application in the calling thread until the server stops: the one that `--app` names, or the script with
+/// `--interface asgi`. False when there is none, or it is for another interface. The interpreter has been started.
+///
+/// # Errors
+/// When the application cannot be loaded, its startup fails, or an option is not for ASGI.
+pub fn serve_asgi(setup: &Setup, server: &Arc<Server>, timeouts: Timeouts) -> anyhow::Result<bool> {
+    let interface = setup.option("interface").map(|interface| interface.to_string_lossy());
+    let event_loop = match interface.as_deref() {
+        None | Some("asgi") => "auto",
+        Some("asgi:asyncio") => "asyncio",
+        Some("asgi:uvloop") => "uvloop",
+        Some("wsgi") => return Ok(false),
+        Some(other) => bail!("--interface {other}: write wsgi, asgi, asgi:asyncio or asgi:uvloop"),
+    };
+    let (spec, script) = match (setup.option("app"), &setup.script) {
+        (Some(spec), _) => (Some(spec), None),
+        (None, Some(script)) if interface.is_some() => (None, Some(script.as_os_str())),
+        (None, None) if interface.is_some() => {
+            bail!("--interface asgi needs an application: a script, or --app MODULE:NAME")
+        }
+        _ => return Ok(false),
+    };
+    refuse_options_of_lua(setup)?;
+    ffi::keep_thread_state();
+    Python::attach(|py| {
+        serve(py, setup, server, &[spec, script], event_loop, interface.is_some(), timeouts).map_err(|e| {
+            // The package says in one line what it knows; all else is shown as Python shows it.
+            if !e.get_type(py).name().is_ok_and(|name| name == "Failed") {
+                e.display(py);
+            }
+            anyhow::anyhow!("{}", e.value(py))
+        })
+    })
+}
+
+fn serve(
+    py: Python<'_>,
+    setup: &Setup,
+    server: &Arc<Server>,
+    names: &[Option<&OsStr>; 2],
+    event_loop: &str,
+    is_certain: bool,
+    timeouts: Timeouts,
+) -> PyResult<bool> {
+    let name = |name: Option<&OsStr>| name.map(|name| ffi::decode(py, name.as_bytes())).transpose();
+    let (spec, script) = (name(names[0])?, name(names[1])?);
+    let module = py.import("fcgi._asgi")?;
+    let application = module.getattr("find")?.call1((spec, &script, is_certain, setup.shared_process))?;
+    if application.is_none() {
+        return Ok(false);
+    }
+    let turning = Turning { reactor: fcgi_core::Reactor::new(server.clone()), events: Vec::new() };
+    let arguments: PyResult<Vec<_>> = setup.arguments.iter().map(|a| ffi::decode(py, a.as_bytes())).collect();
+    let options = PyDict::new(py);
+    options.set_item("event_loop", event_loop)?;
+    options.set_item("shutdown_timeout", timeouts.shutdown.as_secs_f64())?;
+    options.set_item("request_timeout", timeouts.request.map(|timeout| timeout.as_secs_f64()))?;
+    options.set_item("display_errors", setup.display_errors)?;
+    let reactor = Reactor { inner: Mutex::new(turning) };
+    module.getattr("serve")?.call((reactor, application, script, arguments?), Some(&options))?;
+    Ok(true)
+}
+
+/// Adds the classes of this file to the native module.
+pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Reactor>()?;
+    module.add_class::<Exchange>()?;
+    module.add_class::<Scopes>()
+}
+
+/// A server in the hands of an event loop.
+#[pyclass(frozen, module = "fcgi._fcgi")]
+struct Reactor {
+    inner: Mutex<Turning>,
+}
+
+struct Turning {
+    reactor: fcgi_core::Reactor,
+    events: Vec<Event>,
+}
+
+/// Kinds of events, as `_asgi` knows them.
+const REQUEST: u8 = 0;
+const READABLE: u8 = 1;
+const WRITABLE: u8 = 2;
+const ABORTED: u8 = 3;
+
+impl Reactor {
+    fn with<R>(&self, f: impl FnOnce(&mut Turning) -> R) -> R {
+        f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[pymethods]
+impl Reactor {
+    /// The descriptor to be watched for reading.
+    fn fileno(&self) -> RawFd {
+        self.with(|turning| turning.reactor.as_fd().as_raw_fd())
+    }
+
+    /// Does what can be done now. Gives whether the server still serves, and events: a kind, the number of a request, and the
+    /// request if it is new.
+    fn turn<'py>(&self, py: Python<'py>) -> PyResult<(bool, Bound<'py, PyList>)> {
+        let (serving, events) = self.with(|turning| -> std::io::Result<_> {
+            let serving = turning.reactor.turn(&mut turning.events)?;
+            Ok((serving, std::mem::take(&mut turning.events)))
+        })?;
+        let list = PyList::empty(py);
+        for event in events {
+            let (kind, key) = match event {
+                Event::Request(request) => {
+                    list.append((REQUEST, request.key(), Py::new(py, Exchange::new(request))?))?;
+                    continue;
+                }
+                Event::Readable(key) => (READABLE, key),
+                Event::Writable(key) => (WRITABLE, key),
+                Event::Aborted(key) => (ABORTED, key),
+            };
+            list.append((kind, key, py.None()))?;
+        }
+        Ok((serving, list))
+    }
+
+    /// Whether the server has been told to stop.
+    #[getter]
+    fn draining(&self) -> bool {
+        self.with(|turning| turning.reactor.server().is_draining())
+    }
+
+    /// Tells the server to stop.
+    fn drain(&self) {
+        self.with(|turning| turning.reactor.server().drain());
+    }
+}
