@@ -17,7 +17,7 @@ async def until(name):
         await asyncio.sleep(0.01)
 
 
-async def answer(send, body=b"", status=200, headers=((b"content-type", b"text/plain"),)):
+async def answer(send, body=b"", status=200, headers=([b"content-type", b"text/plain"],)):
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -14,6 +14,7 @@ mod management;
 mod memory;
 mod polled;
 mod polled_app;
+mod polled_ends;
 mod protocol;
 mod scheduling;
 mod session;

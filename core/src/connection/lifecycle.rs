@@ -90,7 +90,8 @@ impl Connection {
             read: !state.has_reader && state.phase != Phase::HalfClosed && state.wants_input(&hub.config),
             write: !state.out.is_empty(),
         };
-        if wanted == state.armed || state.is_short_lived() {
+        let is_watched = state.registered || !state.inboxes.iter().any(|inbox| inbox.awaited.abort);
+        if (wanted == state.armed && is_watched) || state.is_short_lived() {
             return;
         }
         match hub.poll.arm(&self.socket, self.token, wanted, !state.registered) {
@@ -101,7 +102,9 @@ impl Connection {
             Err(e) => {
                 tracing::error!("connection closed: it cannot be watched: {e}");
                 self.hang_up(state, hub);
-                hub.close(self.token);
+                if state.inboxes.is_empty() {
+                    hub.close(self.token);
+                }
             }
         }
     }

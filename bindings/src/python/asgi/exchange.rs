@@ -100,7 +100,11 @@ impl Exchange {
         head.extend_from_slice(reason);
         head.extend_from_slice(b"\r\n");
         for header in headers.try_iter()? {
-            let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = header?.extract()?;
+            let mut pair = header?.try_iter()?;
+            let (Some(name), Some(value), None) = (pair.next(), pair.next(), pair.next()) else {
+                return Err(PyValueError::new_err("a header is a name and a value"));
+            };
+            let (name, value) = (name?, value?);
             let (name, value) = (ffi::as_bytes(&name)?, ffi::as_bytes(&value)?);
             let (name, value) = (name.as_bytes(), value.as_bytes());
             if name.is_empty() || name.iter().any(|b| !is_token(*b)) {
