@@ -176,3 +176,18 @@ def test_starlette(serve, tmp_path, loop):
     for path, text in ("/to/you", b"you"), ("/pieces", b"012"):
         stdout, stderr, status = ask(address, {"SCRIPT_NAME": path, "HTTP_HOST": "localhost"})
         assert stdout.endswith(b"\r\n\r\n" + text) and status == 0, (stdout, stderr)
+
+
+def test_serve_an_asynchronous_application(serve, tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text(
+        "import sys\nimport fcgi\n\n\n"
+        "async def application(scope, receive, send):\n"
+        "    assert scope['type'] == 'http'\n"
+        "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
+        "    await send({'type': 'http.response.body', 'body': repr((scope['path'], len(sys.argv))).encode()})\n\n\n"
+        "fcgi.serve(application, listen=sys.argv[2])\n"
+    )
+    address = serve(command=(sys.executable, str(path)))
+    for _ in range(2):
+        assert ask(address, {"SCRIPT_NAME": "/x"})[0] == b"Status: 200 OK\r\n\r\n('/x', 3)"

@@ -11,7 +11,7 @@ the loop is done once, and everything stays; as a CGI program, or on a terminal,
         print("Content-Type: text/html\\n")
         print(f"Hello world!<br>Request number {count}.")
 
-An application by the rules of WSGI can be served from a program of one's own that `python3` runs::
+An application by the rules of WSGI or ASGI can be served from a program of one's own that `python3` runs::
 
     fcgi.serve(application, listen="unix:/run/app.sock", workers=4)
 

@@ -21,7 +21,7 @@ def serve(
     threads: int = 1,
     options: Sequence[str] = (),
 ) -> int:
-    """Serve a WSGI application until the process is told to stop."""
+    """Serve an application by WSGI or ASGI until the process is told to stop."""
 
 def set_exit_status(status: int) -> None:
     """Set the exit status of the request, unless the script ends otherwise."""

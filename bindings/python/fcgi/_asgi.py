@@ -70,7 +70,8 @@ def of_script(path):
 
 def serve(reactor, app, script, arguments, *, event_loop, **options):
     """Serves an application until the server stops."""
-    sys.argv = [script or "", *arguments]
+    if script is not None:
+        sys.argv = [script, *arguments]
     loop = new_loop(event_loop)
     try:
         asyncio.set_event_loop(loop)

@@ -8,7 +8,7 @@ GIVEN = ":given:"
 
 
 def serve(application, listen=(), *, http=None, workers=None, threads=1, options=()):
-    """Serve a WSGI application until the process is told to stop.
+    """Serve an application by WSGI or ASGI until the process is told to stop.
 
     `listen` is an address, or several: `unix:PATH`, `HOST:PORT`, `fd:N`. Without any (and without `http`, which is an
     address for HTTP/1.1) the surroundings say: a listening socket on descriptor 0, systemd's `LISTEN_FDS`, or CGI variables,
