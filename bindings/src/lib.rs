@@ -25,6 +25,10 @@
 //! | `command_line`, `repl` | the interpreter's own options, its prompt |
 //! | `interrupts` | SIGINT on a terminal |
 //! | `plain` | the interpreter as it is without requests: on a terminal, under CGI |
+//!
+//! Python, whose interpreter is one for the process, has some beside these: `descriptors` (0, 1 and 2), `request` (the class),
+//! `wsgi` with its `flusher` and `asgi` (the interfaces of applications), `accept` (loops), `extension` (the wheel's place of
+//! `plain`). What is a matter of Python's own library is written in Python, in the package `fcgi`.
 
 #[cfg(feature = "_lua")]
 pub mod lua;

@@ -9,10 +9,12 @@ import os
 import signal
 import sys
 import warnings
+from types import SimpleNamespace
 
 from fcgi import _fcgi
 from fcgi._ends import Ends
 from fcgi._modules import Modules
+from fcgi._notes import noted, tell
 
 modules = sys.modules
 
@@ -32,7 +34,7 @@ class Exits:
         if not callable(func):
             raise TypeError("the first argument must be callable")
         loading = self.modules.current
-        if loading is not None and not loading.is_sibling or _fcgi_finalizer(func):
+        if loading is not None and not loading.is_sibling or is_finalizer(func):
             self.originals["register"](func, *arguments, **named)
         else:
             self.functions.append((func, arguments, named))
@@ -64,23 +66,21 @@ class Exits:
         return failed
 
 
-def _fcgi_finalizer(func):
+def is_finalizer(func):
+    """Whether a function is what `weakref.finalize` registers once and for all."""
     return getattr(func, "__qualname__", "") == "finalize._exitfunc"
 
 
 def unraisable(exception, func):
-    if sys.version_info >= (3, 10):
-        hook = sys.unraisablehook
-        what = "Exception ignored in atexit callback"
-        value = type(
-            "UnraisableHookArgs", (), dict(exc_type=type(exception), exc_value=exception, exc_traceback=exception.__traceback__, err_msg=what, object=func)
-        )
-        if hook is not sys.__unraisablehook__:
-            hook(value)
-            return
-        print("%s: %r" % (what, func), file=sys.stderr)
-    else:
+    """Tells of an exception that nobody can catch, as `python3` does."""
+    if sys.version_info < (3, 10):
         print("Error in atexit._run_exitfuncs:", file=sys.stderr)
+    elif sys.unraisablehook is not sys.__unraisablehook__:
+        what = dict(exc_type=type(exception), exc_value=exception, exc_traceback=exception.__traceback__)
+        sys.unraisablehook(SimpleNamespace(err_msg="Exception ignored in atexit callback", object=func, **what))
+        return
+    else:
+        print("Exception ignored in atexit callback: %r" % (func,), file=sys.stderr)
     sys.__excepthook__(type(exception), exception, exception.__traceback__)
 
 
@@ -115,24 +115,10 @@ class Signals:
                 pass
         _fcgi.restore_signals(saved)
         self.saved = saved
-        self.note(_signal, "signal", self.on_signal)
-        for name in ("alarm", "setitimer"):
-            self.note(_signal, name, self.on_timer)
-        self.note(_signal, "pthread_sigmask", self.on_mask)
-
-    def note(self, module, name, noting):
-        plain = getattr(module, name)
-
-        def function(*arguments):
-            noting(*arguments)
-            return plain(*arguments)
-
-        function.__name__ = function.__qualname__ = name
-        function.__doc__ = plain.__doc__
-        setattr(module, name, function)
-        for other in ("signal",):
-            if getattr(modules[other], name, None) is plain:
-                setattr(modules[other], name, function)
+        tell(self.on_signal, "signal", _signal)
+        tell(self.on_timer, "alarm", _signal, signal)
+        tell(self.on_timer, "setitimer", _signal, signal)
+        tell(self.on_mask, "pthread_sigmask", _signal)
 
     def forks(self):
         """Keeps signals from a child until it is one."""
@@ -190,9 +176,12 @@ class Isolation:
         self.lists = [(l, list(l)) for l in lists]
         self.paths = {}
         self.zone = os.environ.get("TZ")
-        self.moved = False
-        for module, name in ((os, "umask"), (os, "chdir"), (os, "fchdir"), (_locale, "setlocale")):
-            self.note_moves(module, name)
+        self.moved = self.seeded = self.watches_random = False
+        for name in ("umask", "chdir", "fchdir"):
+            tell(self.on_move, name, os, modules["posix"])
+        tell(self.on_move, "setlocale", _locale)
+        if "locale" in modules:
+            modules["locale"]._setlocale = _locale.setlocale
         self.recursion = sys.getrecursionlimit()
         self.interval = sys.getswitchinterval()
         self.gc = gc.isenabled(), gc.get_threshold()
@@ -209,20 +198,9 @@ class Isolation:
         self.sys_snapshot = [_fcgi.Snapshot(sys.__dict__, changing)]
         self.snapshots = [*self.sys_snapshot, _fcgi.Snapshot(builtins.__dict__, {"_"})]
 
-    def note_moves(self, module, name):
-        """Notes that the process is no longer where it was."""
-        plain = getattr(module, name)
-
-        def function(*arguments, **named):
-            self.moved = True
-            return plain(*arguments, **named)
-
-        function.__name__ = function.__qualname__ = name
-        function.__doc__ = plain.__doc__
-        for other in (module, modules.get("posix"), modules.get("locale")):
-            if getattr(other, name, None) is plain:
-                setattr(other, name, function)
-        setattr(module, name, function)
+    def on_move(self, *_):
+        """The process is no longer where it was."""
+        self.moved = True
 
     # ------------------------------------------------------------ before a script
 
@@ -385,27 +363,19 @@ class Isolation:
             self.leave_random(random)
 
     def leave_random(self, random):
-        if not getattr(self, "random", None):
-            self.random = True
+        if not self.watches_random:
+            self.watches_random = self.seeded = True
+            # They are bound methods, of the generator that the module's functions use.
             for name in ("seed", "setstate"):
-                self.note_seed(random, name)
-            random._inst.seed()
+                setattr(random, name, noted(getattr(random._inst, name), self.on_seed))
             self.modules.learn("random", random)
-        elif self.seeded:
+        if self.seeded:
+            self.seeded = False
             random._inst.seed()
-        self.seeded = False
 
-    seeded = False
-
-    def note_seed(self, random, name):
-        plain = getattr(random._inst, name)
-
-        def function(*arguments, **named):
-            self.seeded = True
-            return plain(*arguments, **named)
-
-        function.__name__ = function.__qualname__ = name
-        setattr(random, name, function)
+    def on_seed(self, *_):
+        """Random numbers can be foretold."""
+        self.seeded = True
 
     def leave_logging(self, logging):
         root = logging.root

@@ -3,6 +3,8 @@ them, so a log handler of a module that stays writes to the request that runs.""
 import _io
 import sys
 
+from fcgi._notes import noted
+
 FileIO, BufferedReader, BufferedWriter = _io.FileIO, _io.BufferedReader, _io.BufferedWriter
 TextIOWrapper = _io.TextIOWrapper
 # Encodings that begin each text alike.
@@ -95,17 +97,12 @@ class Streams:
     def note_changes(self, stream, number):
         """Lets a stream that is changed be replaced by a new one."""
         self.changed[number] = stream.encoding.lower() not in STATELESS
-        changed = self.changed
+
+        def has_changed(*_):
+            self.changed[number] = True
 
         def note(object, name):
-            plain = getattr(object, name)
-
-            def method(*arguments, **named):
-                changed[number] = True
-                return plain(*arguments, **named)
-
-            method.__name__ = method.__qualname__ = name
-            setattr(object, name, method)
+            setattr(object, name, noted(getattr(object, name), has_changed))
 
         for name in ("reconfigure", "detach", "close"):
             note(stream, name)

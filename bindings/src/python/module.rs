@@ -64,7 +64,7 @@ pub(super) mod sources {
     use pyo3::types::PyDict;
 
     /// Name, whether it is a package, source.
-    const SOURCES: [(&str, bool, &str); 12] = [
+    const SOURCES: [(&str, bool, &str); 13] = [
         ("fcgi", true, include_str!("../../python/fcgi/__init__.py")),
         ("fcgi._asgi", false, include_str!("../../python/fcgi/_asgi.py")),
         ("fcgi._script", false, include_str!("../../python/fcgi/_script.py")),
@@ -75,6 +75,7 @@ pub(super) mod sources {
         ("fcgi._serve", false, include_str!("../../python/fcgi/_serve.py")),
         ("fcgi.flup", false, include_str!("../../python/fcgi/flup.py")),
         ("fcgi._streams", false, include_str!("../../python/fcgi/_streams.py")),
+        ("fcgi._notes", false, include_str!("../../python/fcgi/_notes.py")),
         ("fcgi._removed", false, include_str!("../../python/fcgi/_removed.py")),
         ("fcgi._wsgi", false, include_str!("../../python/fcgi/_wsgi.py")),
     ];
