@@ -20,6 +20,8 @@ pub struct Params {
 
 #[derive(Clone)]
 struct Pair {
+    /// The name's fingerprint: it is looked for by this first.
+    print: u32,
     name: Range<u32>,
     value: Range<u32>,
 }
@@ -63,7 +65,8 @@ impl Params {
             if params.pairs.len() == max_pairs {
                 return Err(PairsError::TooMany(max_pairs));
             }
-            params.pairs.push(Pair { name: name as u32..value as u32, value: value as u32..end as u32 });
+            let print = fingerprint(&params.bytes[name..value]);
+            params.pairs.push(Pair { print, name: name as u32..value as u32, value: value as u32..end as u32 });
             at = end;
         }
         if params.has_repeated_name() {
@@ -76,19 +79,23 @@ impl Params {
         &self.bytes[range.start as usize..range.end as usize]
     }
 
-    /// Nearly every server sends each name once, so this must be quick to say no: few names are compared by a
-    /// fingerprint first, many are sorted.
+    /// Nearly every server sends each name once, so this must be quick to say no: of few names, those are compared whose
+    /// fingerprints fall on the same bit; many are sorted.
     fn has_repeated_name(&self) -> bool {
         const FEW: usize = 64;
+        const WORDS: usize = 32;
         let name = |at: usize| self.slice(&self.pairs[at].name);
         if self.pairs.len() <= FEW {
-            let mut prints = [0u32; FEW];
-            for at in 0..self.pairs.len() {
-                let print = fingerprint(name(at));
-                if prints[..at].contains(&print) && (0..at).any(|before| name(before) == name(at)) {
+            let mut seen = [0u64; WORDS];
+            for (at, pair) in self.pairs.iter().enumerate() {
+                let word = &mut seen[pair.print as usize / 64 % WORDS];
+                let bit = 1 << (pair.print % 64);
+                if *word & bit != 0
+                    && self.pairs[..at].iter().any(|p| p.print == pair.print && self.is_named(p, name(at)))
+                {
                     return true;
                 }
-                prints[at] = print;
+                *word |= bit;
             }
             return false;
         }
@@ -132,9 +139,12 @@ impl Params {
     }
 
     fn find(&self, name: &[u8]) -> Option<usize> {
-        self.pairs
-            .iter()
-            .position(|p| (p.name.end - p.name.start) as usize == name.len() && self.slice(&p.name) == name)
+        let print = fingerprint(name);
+        self.pairs.iter().position(|p| p.print == print && self.is_named(p, name))
+    }
+
+    fn is_named(&self, pair: &Pair, name: &[u8]) -> bool {
+        self.slice(&pair.name) == name
     }
 
     /// Sets a variable, in its old place when there was one.
@@ -149,9 +159,10 @@ impl Params {
     }
 
     fn push(&mut self, name: &[u8], value: &[u8]) {
+        let print = fingerprint(name);
         let name = self.append(name);
         let value = self.append(value);
-        self.pairs.push(Pair { name, value });
+        self.pairs.push(Pair { print, name, value });
     }
 
     fn append(&mut self, bytes: &[u8]) -> Range<u32> {
@@ -240,6 +251,10 @@ pub fn encode_pair(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 /// Lengths of name and value of the pair at the start of `bytes`, and how many bytes the lengths take themselves.
 /// `None`: the lengths are not complete yet.
 pub(super) fn pair_lengths(bytes: &[u8]) -> Option<(usize, usize, usize)> {
+    // Nearly all are short.
+    if let [name @ ..0x80, value @ ..0x80, ..] = *bytes {
+        return Some((usize::from(name), usize::from(value), 2));
+    }
     let (name, first) = length(bytes)?;
     let (value, second) = length(&bytes[first..])?;
     Some((name, value, first + second))
