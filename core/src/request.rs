@@ -223,6 +223,11 @@ impl Write for Stdout<'_> {
         Ok(bytes.len())
     }
 
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // All is taken at once, whatever it is.
+        self.write(bytes).map(|_| ())
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         if self.0.finished { Ok(()) } else { self.0.transport.flush() }
     }

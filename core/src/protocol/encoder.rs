@@ -78,6 +78,12 @@ pub struct GrowingRecord {
 impl GrowingRecord {
     /// Appends content of stream `kind`, opening records as they are needed.
     pub fn append(&mut self, kind: RecordType, id: u16, mut bytes: &[u8], out: &mut Vec<u8>) {
+        // Most pieces are small, and go on where the one before ended.
+        if let Some(start) = self.start
+            && out.len() - start - HEADER_LEN + bytes.len() <= MAX_CONTENT
+        {
+            return out.extend_from_slice(bytes);
+        }
         while !bytes.is_empty() {
             let start = *self.start.get_or_insert_with(|| {
                 let start = out.len();
