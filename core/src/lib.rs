@@ -9,7 +9,7 @@
 //! In the order in which a request meets them:
 //!
 //! * [`address`], [`inherit`], [`listener`]: where requests come from, and from whom they may come.
-//! * `poll`, `hub`, `inbox`, `connection`, `exchange`: sockets, bytes, and which thread does what; private.
+//! * `clock`, `poll`, `hub`, `inbox`, `connection`, `exchange`: sockets, bytes, and which thread does what; private.
 //! * [`protocol`]: bytes to records to requests, and back; no I/O.
 //! * [`gateway`]: what web servers get wrong about variables, put right.
 //! * [`server`]: the accept loop, or a [reactor](server::reactor) for event loops.
@@ -40,6 +40,7 @@ pub mod address;
 pub mod cgi;
 pub mod child;
 pub mod client;
+mod clock;
 mod connection;
 mod exchange;
 pub mod gateway;

@@ -4,15 +4,16 @@
 //! outside, so it is confined: to a list of extensions, and, when there is one, to a root directory that neither `..` nor
 //! a symbolic link leaves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock;
 use crate::gateway;
 use crate::protocol::Params;
 
@@ -36,7 +37,7 @@ pub struct Named {
     root: Option<PathBuf>,
     extensions: Vec<OsString>,
     /// Names that were found to be scripts a moment ago.
-    known: HashMap<Vec<u8>, (PathBuf, Instant)>,
+    known: HashMap<Vec<u8>, (PathBuf, Duration)>,
 }
 
 impl Named {
@@ -59,7 +60,7 @@ impl Named {
     fn locate(&mut self, params: &mut Params) -> Result<PathBuf, NoScript> {
         let name = params.get(b"SCRIPT_FILENAME");
         if let Some((path, looked_at)) = name.and_then(|name| self.known.get(name))
-            && looked_at.elapsed() < BELIEVED
+            && clock::since(*looked_at) < BELIEVED
         {
             return Ok(path.clone());
         }
@@ -70,7 +71,7 @@ impl Named {
             if self.known.len() >= REMEMBERED {
                 self.known.clear();
             }
-            self.known.insert(name, (path.clone(), Instant::now()));
+            self.known.insert(name, (path.clone(), clock::now()));
         }
         Ok(path)
     }
@@ -133,15 +134,15 @@ impl Scripts {
 /// Compiled scripts by path. A file is looked at once a second at most, and compiled again when it has changed.
 #[derive(Debug)]
 pub struct Cache<T> {
-    /// By path. (As a text, whose hash costs less than that of a path's components.)
-    entries: HashMap<OsString, Entry<T>>,
+    /// By path, as a text: few scripts are found by a comparison or two, which costs less than a hash.
+    entries: BTreeMap<OsString, Entry<T>>,
 }
 
 #[derive(Debug)]
 struct Entry<T> {
     compiled: T,
     version: Version,
-    looked_at: Instant,
+    looked_at: Duration,
 }
 
 /// What tells one version of a file from another.
@@ -159,21 +160,22 @@ struct Version {
 pub struct Watch {
     path: PathBuf,
     version: Option<Version>,
-    looked_at: Instant,
+    looked_at: Duration,
 }
 
 impl Watch {
     /// Watches a file from now on.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), version: look_at(path).ok(), looked_at: Instant::now() }
+        Self { path: path.to_owned(), version: look_at(path).ok(), looked_at: clock::now() }
     }
 
     /// Whether the file has changed, or has gone.
     pub fn has_changed(&mut self) -> bool {
-        if self.looked_at.elapsed() < BELIEVED {
+        let now = clock::now();
+        if now.saturating_sub(self.looked_at) < BELIEVED {
             return false;
         }
-        self.looked_at = Instant::now();
+        self.looked_at = now;
         look_at(&self.path).ok() != self.version
     }
 
@@ -197,7 +199,7 @@ impl From<&Metadata> for Version {
 
 impl<T> Default for Cache<T> {
     fn default() -> Self {
-        Self { entries: HashMap::new() }
+        Self { entries: BTreeMap::new() }
     }
 }
 
@@ -208,9 +210,9 @@ impl<T> Cache<T> {
     /// # Errors
     /// What `compile` says, which is called, too, when the file cannot be looked at: it knows how to say so.
     pub fn get<E>(&mut self, path: &Path, compile: impl FnOnce(&Path) -> Result<T, E>) -> Result<&T, E> {
-        let now = Instant::now();
+        let now = clock::now();
         let known = self.entries.get_mut(path.as_os_str()).is_some_and(|entry| {
-            if now.duration_since(entry.looked_at) < BELIEVED {
+            if now.saturating_sub(entry.looked_at) < BELIEVED {
                 return true;
             }
             entry.looked_at = now;
@@ -232,7 +234,7 @@ impl<T> Cache<T> {
     }
 
     fn forget_half(&mut self) {
-        let mut times: Vec<Instant> = self.entries.values().map(|e| e.looked_at).collect();
+        let mut times: Vec<Duration> = self.entries.values().map(|e| e.looked_at).collect();
         times.sort_unstable();
         let median = times[times.len() / 2];
         self.entries.retain(|_, e| e.looked_at > median);

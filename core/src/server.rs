@@ -12,9 +12,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::address::Address;
+use crate::clock;
 use crate::connection::{Connection, Hub};
 use crate::exchange::Exchange;
 use crate::gateway;
@@ -23,14 +24,14 @@ use crate::listener::{AllowList, ListenError, Listener};
 use crate::poll::Token;
 use crate::request::Request;
 
-/// A request that has been read this long ago may have lost its client since.
+/// A request that has been read this long ago may have lost its client since. About: the clock is no finer than that.
 const STALE: Duration = Duration::from_millis(5);
 /// How often timeouts are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// When this thread last went to work on a request. What it finds afterwards may have lain in its socket as long.
-    static BUSY_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+    static BUSY_SINCE: Cell<Option<Duration>> = const { Cell::new(None) };
 }
 
 /// What a server is made of. See [`Server::builder`].
@@ -100,8 +101,7 @@ impl Builder {
             events: Mutex::default(),
             eager: Mutex::new(None),
             resting: AtomicBool::new(false),
-            last_tick: AtomicU32::new(0),
-            start: Instant::now(),
+            last_tick: AtomicU32::new(clock::seconds()),
         })
     }
 }
@@ -120,7 +120,6 @@ pub struct Server {
     /// No connections are accepted for the moment: descriptors are short.
     resting: AtomicBool,
     last_tick: AtomicU32,
-    start: Instant,
 }
 
 /// A listener that has just had a connection.
@@ -145,11 +144,11 @@ impl Server {
     /// # Errors
     /// When the system fails us; a peer cannot cause one.
     pub fn accept(&self) -> io::Result<Option<Request>> {
-        let was_busy = BUSY_SINCE.take().is_some_and(|since| since.elapsed() > STALE);
+        let was_busy = BUSY_SINCE.take().is_some_and(|since| clock::since(since) > STALE);
         let mut read_at = None;
         loop {
             if let Some(request) = self.take_ready(read_at.filter(|_| !was_busy)) {
-                BUSY_SINCE.set(Some(Instant::now()));
+                BUSY_SINCE.set(Some(clock::now()));
                 return Ok(Some(request));
             }
             if self.hub.is_draining() && !self.hub.owes() && !self.is_still_sending() {
@@ -158,7 +157,7 @@ impl Server {
             }
             match self.next_event()? {
                 Some(token) => {
-                    read_at = Some(Instant::now());
+                    read_at = Some(clock::now());
                     self.handle(token);
                 }
                 None => self.tick(),
@@ -206,9 +205,9 @@ impl Server {
     }
 
     /// Takes a request that is ready. `read_at` is when this thread saw it come; without, it has lain somewhere.
-    fn take_ready(&self, read_at: Option<Instant>) -> Option<Request> {
+    fn take_ready(&self, read_at: Option<Duration>) -> Option<Request> {
         while let Some((connection, id)) = self.hub.take_ready() {
-            let has_waited = read_at.is_none_or(|t| t.elapsed() > STALE);
+            let has_waited = read_at.is_none_or(|t| clock::since(t) > STALE);
             if let Some(mut started) = connection.start(id, &self.hub, has_waited) {
                 let length = started.stdin.ended.then_some(started.stdin.bytes.len());
                 gateway::put_right(&mut started.params, length);
@@ -241,7 +240,7 @@ impl Server {
         if tokens.len() > 0 {
             self.events.lock().unwrap_or_else(PoisonError::into_inner).extend(tokens);
         }
-        let second = self.start.elapsed().as_secs() as u32;
+        let second = clock::seconds();
         if self.last_tick.swap(second, SeqCst) != second {
             self.tick();
         }

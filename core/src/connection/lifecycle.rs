@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use rustix::net::Shutdown;
 
-use super::state::{ANSWER_LATE, Connection, Hub, Phase, REQUEST_LATE, State, now};
+use super::state::{ANSWER_LATE, Connection, Hub, Phase, REQUEST_LATE, State};
+use crate::clock;
 use crate::inbox::{Outgoing, Stage};
 use crate::poll::{Interest, is_hung_up};
 use crate::protocol::Session;
@@ -29,7 +30,7 @@ impl Connection {
             waiting: 0,
             registered: false,
             armed: Interest::NONE,
-            last_progress: now(),
+            last_progress: clock::seconds(),
             silent: true,
         };
         let connection =
@@ -128,7 +129,8 @@ impl Connection {
         } else {
             (config.keepalive_timeout, "")
         };
-        if limit.is_some_and(|limit| u64::from(now().saturating_sub(state.last_progress)) > limit.as_secs()) {
+        if limit.is_some_and(|limit| u64::from(clock::seconds().saturating_sub(state.last_progress)) > limit.as_secs())
+        {
             if !what.is_empty() {
                 tracing::warn!("connection closed: {what}");
             }

@@ -4,8 +4,9 @@
 use std::io;
 use std::sync::Arc;
 
-use super::state::{Connection, Hub, Phase, State, now};
+use super::state::{Connection, Hub, Phase, State};
 use super::{Started, wrong_order};
+use crate::clock;
 use crate::hub::Config;
 use crate::inbox::{self, Inbox, Obstacle, Stage, Stream};
 use crate::poll::is_hung_up;
@@ -50,7 +51,7 @@ impl Connection {
             inbox.awaited.input = awaited;
             if waits_since_now {
                 // The peer's time runs from here: until now we might not have read.
-                state.last_progress = now();
+                state.last_progress = clock::seconds();
             }
         }
         self.settle_polled(&mut state, hub);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
-use super::state::{Connection, Hub, Phase, State, now};
+use super::state::{Connection, Hub, Phase, State};
+use crate::clock;
 use crate::inbox::{self, Awaited, Inbox, Stage, Stream};
 use crate::poll::is_hung_up;
 use crate::protocol::session::{Event, Refusal};
@@ -36,7 +37,7 @@ impl Connection {
             let (count, _) = rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT)?;
             if count > 0 && state.phase != Phase::Lingering {
                 state.silent = false;
-                state.last_progress = now();
+                state.last_progress = clock::seconds();
                 self.receive(state, &buffer[..count], hub);
             }
             Ok(count)

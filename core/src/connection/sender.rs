@@ -6,7 +6,8 @@ use std::io;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
-use super::state::{ANSWER_LATE, Connection, Hub, Phase, State, now};
+use super::state::{ANSWER_LATE, Connection, Hub, Phase, State};
+use crate::clock;
 use crate::poll::{Interest, wait_for};
 
 impl Connection {
@@ -51,7 +52,7 @@ impl Connection {
         if sent < bytes.len() {
             state.out.bytes.extend_from_slice(&bytes[sent..]);
         }
-        state.last_progress = now();
+        state.last_progress = clock::seconds();
         Ok(())
     }
 
@@ -59,7 +60,7 @@ impl Connection {
         let sent = self.send_now(&state.out.bytes[state.out.sent..])?;
         if sent > 0 {
             state.out.advance(sent);
-            state.last_progress = now();
+            state.last_progress = clock::seconds();
         }
         Ok(())
     }

@@ -139,8 +139,3 @@ impl State {
             && inbox.stage != Stage::Arriving
     }
 }
-
-/// Seconds on a clock that never goes back. Read often, and fine enough for timeouts.
-pub(super) fn now() -> u32 {
-    rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse).tv_sec as u32
-}
