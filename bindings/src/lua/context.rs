@@ -3,13 +3,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::Path;
+use std::ptr::NonNull;
 use std::rc::Rc;
 
 use fcgi_core::interpreter::Requests;
 use fcgi_core::script::Watch;
 use fcgi_core::watchdog::Watched;
 use fcgi_core::{Request, child::Streams};
+
+use super::pristine::Shape;
 
 /// The status of a program that SIGPIPE has killed, as shells report it.
 const CLIENT_GONE: i32 = 128 + libc::SIGPIPE;
@@ -29,6 +32,8 @@ pub(super) struct Traces {
     pub(super) locale: Cell<bool>,
     pub(super) random: Cell<bool>,
     pub(super) buffering: Cell<bool>,
+    /// The default files were set.
+    pub(super) files: Cell<bool>,
     /// LuaJIT's compiler was set.
     pub(super) compiler: Cell<bool>,
     pub(super) registry: Cell<bool>,
@@ -43,8 +48,10 @@ pub(super) struct Traces {
 
 impl Traces {
     fn forget(&self) {
-        let Self { collector, locale, random, buffering, compiler, registry, metatables, finalizers, userdata } = self;
-        for trace in [collector, locale, random, buffering, compiler, registry, metatables, finalizers, userdata] {
+        let Self { collector, locale, random, buffering, files, compiler, registry, .. } = self;
+        let Self { metatables, finalizers, userdata, .. } = self;
+        for trace in [collector, locale, random, buffering, files, compiler, registry, metatables, finalizers, userdata]
+        {
             trace.set(false);
         }
     }
@@ -82,11 +89,13 @@ pub(super) struct Context {
     pub(super) timed_out: RefCell<Option<Vec<u8>>>,
     /// `accept` has been called: it has given the request that the script was started for.
     pub(super) accepted: Cell<bool>,
+    /// The metatable of texts in the state that runs, as it is unless a script changes it, if that is known.
+    pub(super) texts: Cell<Option<NonNull<Shape>>>,
 }
 
 /// What an accept loop needs.
 pub(super) struct Accept {
-    pub(super) script: PathBuf,
+    pub(super) script: Rc<Path>,
     /// Watches the script once it loops.
     pub(super) watch: Option<Watch>,
     pub(super) requests: Rc<RefCell<Requests>>,
@@ -124,6 +133,17 @@ impl Context {
     pub(super) fn write_stdout(&self, bytes: &[u8]) -> io::Result<()> {
         self.looked();
         self.request(|request| request.stdout().write_all(bytes)).unwrap_or(Ok(()))
+    }
+
+    /// Writes a text and the end of its line.
+    pub(super) fn write_line(&self, text: &[u8]) -> io::Result<()> {
+        self.looked();
+        let write = |request: &mut Request| {
+            let mut stdout = request.stdout();
+            stdout.write_all(text)?;
+            stdout.write_all(b"\n")
+        };
+        self.request(write).unwrap_or(Ok(()))
     }
 
     pub(super) fn write_stderr(&self, bytes: &[u8]) -> io::Result<()> {

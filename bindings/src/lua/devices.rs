@@ -191,6 +191,14 @@ fn note_file() {
     context::with(|c| c.traces.userdata.set(true));
 }
 
+/// A default file is set, unless there is no argument.
+unsafe fn note_default_file(l: *mut lua_State) {
+    // SAFETY: a look at the stack.
+    if unsafe { ffi::lua_isnoneornil(l, 1) } == 0 {
+        context::with(|c| c.traces.files.set(true));
+    }
+}
+
 /// Notes that a file is opened, if the argument is a name; without one these functions open none.
 unsafe fn note_named_file(l: *mut lua_State) {
     // SAFETY: a look at the stack.
@@ -204,6 +212,7 @@ pub(super) unsafe extern "C-unwind" fn input(l: *mut lua_State) -> c_int {
     // SAFETY: the original takes a file as well as a name.
     unsafe {
         note_named_file(l);
+        note_default_file(l);
         replace_name(l);
         original(l, |o| o.input)
     }
@@ -214,6 +223,7 @@ pub(super) unsafe extern "C-unwind" fn output(l: *mut lua_State) -> c_int {
     // SAFETY: the original takes a file as well as a name.
     unsafe {
         note_named_file(l);
+        note_default_file(l);
         replace_name(l);
         original(l, |o| o.output)
     }

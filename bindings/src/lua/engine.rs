@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
-use std::ffi::c_int;
+use std::ffi::{OsStr, c_int};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,8 @@ pub struct Engine {
     /// Compiled scripts, for states that live for one request.
     code: Cache<Vec<u8>>,
     directory: Option<PathBuf>,
+    /// The script that was run last.
+    script: Rc<Path>,
     /// What runs before each script.
     prelude: Vec<Step>,
     /// The umask that the process was started with.
@@ -75,6 +77,7 @@ impl Engine {
             applications: Vec::new(),
             code: Cache::default(),
             directory: None,
+            script: Path::new("").into(),
             prelude: line.prelude,
             umask: umask(),
         })
@@ -183,8 +186,14 @@ impl Engine {
 
     /// A script runs in its own directory, as under CGI.
     fn enter_directory(&mut self, script: &Path) -> io::Result<()> {
-        let directory = script.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if self.directory.as_deref() != Some(directory) {
+        // As texts: to compare the components of paths costs ten times as much.
+        let path = script.as_os_str().as_bytes();
+        let directory = match path.iter().rposition(|&byte| byte == b'/') {
+            None => b".",
+            Some(at) => &path[..at.max(1)],
+        };
+        if self.directory.as_ref().is_none_or(|now| now.as_os_str().as_bytes() != directory) {
+            let directory = Path::new(OsStr::from_bytes(directory));
             std::env::set_current_dir(directory)?;
             self.directory = Some(directory.to_owned());
         }
@@ -271,9 +280,13 @@ impl Interpreter for Engine {
     fn serve(&mut self, script: &Path, request: Request, more: &Rc<RefCell<Requests>>) {
         let running = self.take_application(script);
         let more = (self.setup.isolation == Isolation::Globals).then(|| more.clone());
+        if self.script.as_os_str() != script.as_os_str() {
+            self.script = script.into();
+        }
+        let named = self.script.clone();
         context::with(|c| {
             *c.request.borrow_mut() = Some(request);
-            *c.accept.borrow_mut() = more.map(|requests| Accept { script: script.to_owned(), watch: None, requests });
+            *c.accept.borrow_mut() = more.map(|requests| Accept { script: named, watch: None, requests });
             c.begin_watch();
         });
         let (ended, mut state, after) = self.answer(script, running);

@@ -10,7 +10,7 @@ use std::ptr;
 use super::ffi::{self, LIBRARIES, LUA_REGISTRYINDEX, lua_State};
 
 use super::context::Context;
-use super::pristine::{self, Shape};
+use super::pristine::{self, Entries, Shape};
 use super::stdio::FILE_HANDLE;
 
 /// Further tables, pushed by [`push_hidden`].
@@ -18,6 +18,9 @@ use super::stdio::FILE_HANDLE;
 const HIDDEN: c_int = 6;
 #[cfg(feature = "luajit")]
 const HIDDEN: c_int = 6 + super::luajit::HIDDEN;
+
+/// Which of them is the metatable of texts.
+const TEXTS: usize = 2;
 
 /// Keys of our tables in the registry, by their addresses.
 static BASELINE: u8 = 0;
@@ -38,8 +41,8 @@ pub(super) fn key(of: &'static u8) -> *const c_void {
 pub(super) struct Baseline {
     tables: Vec<Shared>,
     collector: ffi::GcParameters,
-    /// How the table of loaded modules looks.
-    loaded: Option<Shape>,
+    /// How the libraries look in the table of loaded modules.
+    loaded: Option<Entries>,
     random: ffi::Random,
 }
 
@@ -74,7 +77,7 @@ impl Baseline {
             ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&BASELINE));
             // Of the loaded modules only the libraries are put back.
             ffi::lua_getfield(l, LUA_REGISTRYINDEX, ffi::LUA_LOADED_TABLE);
-            loaded = layout_is_known.then(|| Shape::of(l));
+            loaded = layout_is_known.then(|| Entries::of(l));
             copy_table(l);
             ffi::lua_rawsetp(l, LUA_REGISTRYINDEX, key(&LOADED));
             ffi::lua_pop(l, 1);
@@ -86,6 +89,11 @@ impl Baseline {
         // SAFETY: as above.
         let (collector, random) = unsafe { (ffi::gc_parameters(l), ffi::Random::of(l)) };
         Self { tables, collector, loaded, random }
+    }
+
+    /// How the metatable of texts looks, if that tells anything.
+    pub(super) fn texts(&self) -> Option<&Shape> {
+        self.tables.get(LIBRARIES.len() + TEXTS).and_then(|table| table.shape.as_ref())
     }
 
     /// Puts back what differs.
@@ -116,8 +124,8 @@ impl Baseline {
                 }
             }
             ffi::lua_pop(l, 1);
-            let modules_changed =
-                !context.volatile.borrow().is_empty() || !self.loaded.as_ref().is_some_and(|shape| shape.is_same());
+            let modules_changed = !context.volatile.borrow().is_empty()
+                || !self.loaded.as_ref().is_some_and(|libraries| libraries.are_same());
             if modules_changed {
                 restore_loaded(l);
             }
@@ -125,11 +133,10 @@ impl Baseline {
             if metatables {
                 restore_type_metatables(l);
             }
-            restore_default_files(l, metatables);
             forget_volatile(l, context);
-            if modules_changed && let Some(shape) = &mut self.loaded {
-                // Modules come along: the next request is compared with how this one left them.
-                shape.renew();
+            if modules_changed && let Some(libraries) = &mut self.loaded {
+                // They may have got other places in the table.
+                libraries.renew();
             }
             if context.loading.get() != 0 {
                 ffi::lua_newtable(l);
@@ -143,8 +150,14 @@ impl Baseline {
                 ffi::lua_call(l, 0, 0);
                 ffi::lua_pop(l, 1);
             }
-            if context.traces.registry.replace(false) {
+            let registry = context.traces.registry.replace(false);
+            if registry {
                 restore_registry(l);
+            }
+            // Before Lua 5.2 they are in environments of functions, which nobody watches.
+            let files = context.traces.files.replace(false) || registry || metatables;
+            if files || ffi::HAS_ENVIRONMENTS {
+                restore_default_files(l, metatables);
             }
             if context.traces.collector.replace(false) {
                 ffi::gc_reset(l, &self.collector);
@@ -370,7 +383,7 @@ unsafe fn restore_type_metatables(l: *mut lua_State) {
         }
         ffi::lua_pushstring(l, c"".as_ptr());
         ffi::lua_rawgetp(l, LUA_REGISTRYINDEX, key(&BASELINE));
-        ffi::lua_rawgeti(l, -1, 2 * (LIBRARIES.len() as i64 + 2) + 1);
+        ffi::lua_rawgeti(l, -1, 2 * (LIBRARIES.len() + TEXTS) as i64 + 1);
         ffi::lua_remove(l, -2);
         ffi::lua_setmetatable(l, -2);
         ffi::lua_pop(l, 1);

@@ -132,7 +132,7 @@ fn next_request(context: &Context) -> bool {
     match request {
         Some(request) if accept.watch.as_mut().is_some_and(Watch::has_changed) => {
             // The new version of the script shall answer it: this one ends.
-            accept.requests.borrow_mut().put_back(accept.script.clone(), request);
+            accept.requests.borrow_mut().put_back(accept.script.to_path_buf(), request);
             false
         }
         Some(request) => {

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
+use std::ptr;
 
 use super::ffi::{self, lua_State};
 
@@ -30,6 +31,9 @@ struct Table {
 /// Bytes of an entry in the block of positive integers, and in the other.
 const ARRAY_ENTRY: usize = 16;
 const NODE: usize = if cfg!(feature = "lua53") { 32 } else { 24 };
+/// Where a key's value lies in an entry, and its length.
+const KEY_AT: usize = 16;
+const KEY: usize = 8;
 
 /// How a table looked.
 pub(super) struct Shape {
@@ -82,6 +86,12 @@ impl Shape {
         }
     }
 
+    /// Whether this is the shape of the table at the top of the stack.
+    pub(super) fn is_of(&self, l: *mut lua_State) -> bool {
+        // SAFETY: a look at the stack.
+        self.table == unsafe { ffi::lua_topointer(l, -1) }.cast()
+    }
+
     /// Takes the look that the table has now.
     ///
     /// # Safety
@@ -90,6 +100,74 @@ impl Shape {
         // SAFETY: as for `of`.
         *self = unsafe { Self::read(self.table) };
     }
+}
+
+/// How the entries looked that a table had at first; others may come, go and change.
+pub(super) struct Entries {
+    table: *const Table,
+    blocks: [(*const u8, usize); 2],
+    metatable: *const u8,
+    keys: Vec<[u8; KEY]>,
+    nodes: Vec<(*const [u8; NODE], [u8; NODE])>,
+}
+
+impl Entries {
+    /// Looks at the table on top of the stack, whose keys are texts.
+    ///
+    /// # Safety
+    /// As for [`Shape::of`]; the keys live as long as the entries are used.
+    pub(super) unsafe fn of(l: *mut lua_State) -> Self {
+        // SAFETY: the caller's promise: a table is of the known layout.
+        unsafe {
+            let table: *const Table = ffi::lua_topointer(l, -1).cast();
+            let nodes = nodes(&*table).map(|node| (node, *node));
+            let keys = nodes.map(|(_, node)| key(&node)).filter(|key| *key != [0; KEY]).collect();
+            let mut entries = Self { table, blocks: blocks(&*table), metatable: ptr::null(), keys, nodes: Vec::new() };
+            entries.renew();
+            entries
+        }
+    }
+
+    /// Whether they still look the same, and the table has the metatable that it had.
+    ///
+    /// # Safety
+    /// As for [`of`](Self::of).
+    pub(super) unsafe fn are_same(&self) -> bool {
+        // SAFETY: as for `of`. The nodes are only read when the block is where it was, with the same length.
+        unsafe {
+            let table = &*self.table;
+            table.metatable == self.metatable
+                && blocks(table) == self.blocks
+                && self.nodes.iter().all(|(node, bytes)| **node == *bytes)
+        }
+    }
+
+    /// Takes the look that they have now.
+    ///
+    /// # Safety
+    /// As for [`of`](Self::of).
+    pub(super) unsafe fn renew(&mut self) {
+        // SAFETY: as for `of`.
+        unsafe {
+            let table = &*self.table;
+            self.blocks = blocks(table);
+            self.metatable = table.metatable;
+            let all = nodes(table).map(|node| (node, *node));
+            self.nodes = all.filter(|(_, node)| self.keys.contains(&key(node))).collect();
+        }
+    }
+}
+
+/// The entries of a table but for those of its block of positive integers.
+unsafe fn nodes(table: &Table) -> impl Iterator<Item = *const [u8; NODE]> + use<> {
+    let first: *const [u8; NODE] = table.nodes.cast();
+    // SAFETY: there are so many.
+    (0..1usize << table.log_nodes).map(move |at| unsafe { first.add(at) })
+}
+
+/// What tells a key from others: of a text, its address.
+fn key(node: &[u8; NODE]) -> [u8; KEY] {
+    *node[KEY_AT..].first_chunk().expect("a key lies inside of its node")
 }
 
 fn blocks(table: &Table) -> [(*const u8, usize); 2] {

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use super::ffi::{self, lua_State};
 use anyhow::{Context as _, bail};
@@ -172,18 +172,20 @@ impl State {
         // SAFETY: the state is open.
         unsafe { self.files = stdio::attach(self.handles, self.files) };
         self.owned.limit_memory(memory_limit);
+        context::with(|c| c.texts.set(self.baseline.texts().map(NonNull::from)));
         timeout::reset(self.l);
     }
 
     /// The script has ended; whether its memory was out meanwhile.
     pub(super) fn end(&mut self) -> bool {
         timeout::reset(ptr::null_mut());
+        context::with(|c| c.texts.set(None));
         self.owned.limit_memory(None)
     }
 
     /// Names the script in `arg`.
     pub(super) fn name(&mut self, script: &Path) {
-        if self.named.as_deref() != Some(script) {
+        if self.named.as_ref().is_none_or(|named| named.as_os_str() != script.as_os_str()) {
             // SAFETY: the state is this thread's, no function is active in it.
             unsafe { isolation::set_script_name(self.l, script.as_os_str().as_bytes()) };
             self.named = Some(script.to_owned());
@@ -251,7 +253,13 @@ impl State {
         // SAFETY: the state is this thread's, no function is active in it; running out of memory here ends the process.
         unsafe {
             ffi::lua_settop(self.l, 0);
-            context::with(|c| self.baseline.restore(self.l, c));
+            context::with(|c| {
+                if modules::any_native() {
+                    // C code can set the default files unseen.
+                    c.traces.files.set(true);
+                }
+                self.baseline.restore(self.l, c);
+            });
         }
     }
 }

@@ -223,27 +223,54 @@ pub(super) unsafe fn print(l: *mut lua_State) {
     unsafe {
         let put = |bytes: *const c_char, len: usize| fwrite_unlocked(bytes.cast(), 1, len, files.stdout);
         let count = ffi::lua_gettop(l);
+        let end = || {
+            put(c"\n".as_ptr(), 1);
+            if ffi::PRINT_FLUSHES {
+                fflush_unlocked(files.stdout);
+            }
+        };
+        if count == 1 && ffi::PRINT_FLUSHES {
+            let mut len = 0;
+            let text = if is_plain_text(l) {
+                ffi::lua_tolstring(l, 1, &raw mut len)
+            } else {
+                ffi::printed(l, 1, &raw mut len)
+            };
+            // It need not go through the stream's buffer, when nothing waits there.
+            if __fpending(files.stdout) == 0 {
+                let text = std::slice::from_raw_parts(text.cast::<u8>(), len);
+                after_write(&context::with(|c| c.write_line(text)));
+            } else {
+                put(text, len);
+                end();
+            }
+            return;
+        }
         for at in 1..=count {
             let mut len = 0;
             let text = ffi::printed(l, at, &raw mut len);
             if at > 1 {
                 put(c"\t".as_ptr(), 1);
             }
-            // A line of one string need not go through the stream's buffer, when nothing waits there.
-            if count == 1 && ffi::PRINT_FLUSHES && __fpending(files.stdout) == 0 {
-                let text = std::slice::from_raw_parts(text.cast::<u8>(), len);
-                let sent = context::with(|c| c.write_stdout(text).and_then(|()| c.write_stdout(b"\n")));
-                after_write(&sent);
-                ffi::lua_pop(l, 1);
-                return;
-            }
             put(text, len);
             ffi::lua_pop(l, 1);
         }
-        put(c"\n".as_ptr(), 1);
-        if ffi::PRINT_FLUSHES {
-            fflush_unlocked(files.stdout);
+        end();
+    }
+}
+
+/// Whether the argument is a text that no metamethod makes another one of; to ask Lua for the metamethod costs more than
+/// to see that the metatable is as it was.
+unsafe fn is_plain_text(l: *mut lua_State) -> bool {
+    // SAFETY: the shape belongs to the state that runs, and lives as long.
+    unsafe {
+        let Some(texts) = context::with(|c| c.texts.get()) else { return false };
+        if ffi::lua_type(l, 1) != ffi::LUA_TSTRING || ffi::lua_getmetatable(l, 1) == 0 {
+            return false;
         }
+        let plain = texts.as_ref().is_of(l) && texts.as_ref().is_same();
+        ffi::lua_pop(l, 1);
+        plain
     }
 }
 
