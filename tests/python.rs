@@ -447,3 +447,28 @@ print("behind the loop", file=sys.stderr)
     let output = command.arg(&script).stdin(Stdio::null()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "Content-Type: text/plain\n\n1 None None \nchild\n");
 }
+
+#[test]
+fn functions_of_atexit_are_called_when_the_server_stops() {
+    let directory = Directory::new();
+    let log = directory.path().join("log").display().to_string();
+    directory.file(
+        "site_of_test.py",
+        format!(
+            "import atexit\natexit.register(lambda: open({log:?}, 'a').write('ended\\n'))\n\n\ndef app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'good']\n"
+        ),
+    );
+    let address = directory.socket("s");
+    let mut command = Command::new(FCGI_PYTHON);
+    plain_environment(&mut command);
+    command
+        .args(["--listen", &address, "--app", "site_of_test:app"])
+        .current_dir(directory.path())
+        .stderr(Stdio::null());
+    let mut runner = Running::start(&mut command);
+    assert_eq!(call(&address, &[], b"").text(), "Status: 200 OK\r\n\r\ngood");
+    assert!(!std::path::Path::new(&log).exists());
+    runner.signal("TERM");
+    assert_eq!(runner.wait(Duration::from_secs(20)).0, Some(0));
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "ended\n");
+}

@@ -11,7 +11,7 @@ pub fn language() -> Language {
         name: "Python",
         extension: "py",
         start: binding::start,
-        interpreter: |setup| Ok(Box::new(binding::Engine::new(setup)?)),
+        interpreter: binding::interpreter,
         own: OwnOptions {
             valued: "cmWXQ",
             last: "cm",

@@ -1,9 +1,14 @@
 //! Applications: how one is found, and what lets it answer.
 
+use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::path::Path;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use fcgi_core::Setup;
+use fcgi_core::interpreter::Requests;
 use fcgi_core::script::Watch;
+use fcgi_core::{Interpreter, Request as CoreRequest, Setup};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -13,20 +18,44 @@ use super::wsgi::Wsgi;
 /// Applications of scripts that stay loaded; when another one comes, the one that was unused for the longest time goes.
 const APPLICATIONS: usize = 64;
 
-/// The application that the command line names (`--app`); `None` when it names none.
-///
-/// # Errors
-/// What importing it says, and when it is for another interface than those that there are.
-pub(super) fn named(py: Python<'_>, setup: &Setup) -> PyResult<Option<Wsgi>> {
-    let Some(spec) = setup.option("app") else { return Ok(None) };
-    let module = py.import("fcgi._application")?;
-    let application = module.getattr("load")?.call1((spec,))?;
-    let kind: Option<String> = match setup.option("interface").and_then(|i| i.to_str()) {
-        Some("wsgi") => Some("wsgi".to_owned()),
-        Some("asgi") => Some("asgi".to_owned()),
-        _ => module.getattr("interface")?.call1((&application,))?.extract()?,
-    };
-    new(&application, kind.as_deref().unwrap_or("wsgi"), setup, Some(Vec::new())).map(Some)
+/// The application that the command line names (`--app`). It writes to its requests by itself: descriptors and library stay as
+/// they are.
+pub(super) struct Named {
+    wsgi: Wsgi,
+    display_errors: bool,
+}
+
+impl Named {
+    /// Imports the application.
+    ///
+    /// # Errors
+    /// What importing it says, and when it is for another interface than those that there are.
+    pub(super) fn new(py: Python<'_>, spec: &OsStr, setup: &Setup) -> PyResult<Self> {
+        let module = py.import("fcgi._application")?;
+        let application = module.getattr("load")?.call1((spec,))?;
+        let kind: Option<String> = match setup.option("interface").and_then(|i| i.to_str()) {
+            Some("wsgi") => Some("wsgi".to_owned()),
+            Some("asgi") => Some("asgi".to_owned()),
+            _ => module.getattr("interface")?.call1((&application,))?.extract()?,
+        };
+        let wsgi = new(&application, kind.as_deref().unwrap_or("wsgi"), setup, Some(Vec::new()))?;
+        Ok(Self { wsgi, display_errors: setup.display_errors })
+    }
+
+    /// Lets the application answer a request to its end; gives the exit status.
+    pub(super) fn answer(&mut self, request: CoreRequest) -> u32 {
+        let request = Arc::new(Mutex::new(request));
+        let status = Python::attach(|py| self.wsgi.answer(py, &request, None, self.display_errors));
+        // A client that has gone needs no answer.
+        let _ = request.lock().unwrap_or_else(PoisonError::into_inner).finish(status);
+        status
+    }
+}
+
+impl Interpreter for Named {
+    fn serve(&mut self, _script: &Path, request: CoreRequest, _more: &Rc<RefCell<Requests>>) {
+        self.answer(request);
+    }
 }
 
 fn new(application: &Bound<'_, PyAny>, kind: &str, setup: &Setup, file: Option<Vec<u8>>) -> PyResult<Wsgi> {

@@ -14,22 +14,19 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
 use super::accept::Loop;
-use super::application::{self, Applications, Running};
+use super::application::{self, Applications, Named, Running};
 use super::process::Environment;
 use super::request::Request;
 use super::stdio::Stdio;
-use super::wsgi::Wsgi;
 use super::{descriptors, ffi};
 
 /// What serves the requests of one thread.
-pub struct Engine {
+struct Engine {
     setup: Setup,
     scripts: Scripts,
     environment: Py<Environment>,
     stdio: Py<Stdio>,
     code: Cache<Compiled>,
-    /// The application that the command line names.
-    named: Option<Wsgi>,
     applications: Applications,
 }
 
@@ -64,26 +61,16 @@ impl Engine {
     /// Makes ready to serve, in this thread; the interpreter has been started.
     ///
     /// # Errors
-    /// When the system has no pipes for us, or an option is not for Python.
-    pub fn new(setup: Setup) -> anyhow::Result<Self> {
-        refuse_options_of_lua(&setup)?;
-        if setup.watchdog.is_some() {
-            anyhow::bail!("--request-timeout is for Lua so far: the web server's own timeout has to do for Python");
-        }
-        if setup.shared_process && setup.option("app").is_none() {
+    /// When the system has no pipes for us, or an option is not for scripts.
+    fn new(setup: Setup) -> anyhow::Result<Self> {
+        if setup.shared_process {
             anyhow::bail!(
                 "--threads is for applications (--app): scripts that write to descriptors need processes (--workers)"
             );
         }
-        ffi::keep_thread_state();
-        // An application writes to its requests by itself, and so does a CGI program.
-        let takes_descriptors = !setup.shared_process && !setup.is_cgi && setup.option("app").is_none();
-        let engine = Python::attach(|py| {
-            Self::make(py, setup).map_err(|e| {
-                e.print(py);
-                anyhow::anyhow!("Python cannot be made ready: {e}")
-            })
-        })?;
+        // A CGI program has its descriptors already.
+        let takes_descriptors = !setup.is_cgi;
+        let engine = Python::attach(|py| Self::make(py, setup).map_err(|e| not_ready(py, &e)))?;
         if takes_descriptors {
             descriptors::take()?;
         }
@@ -108,9 +95,8 @@ impl Engine {
             run,
         };
         let environment = Py::new(py, Environment::new(py)?)?;
-        let named = application::named(py, &setup)?;
         let applications = Applications::default();
-        Ok(Self { setup, scripts, environment, stdio, code: Cache::default(), named, applications })
+        Ok(Self { setup, scripts, environment, stdio, code: Cache::default(), applications })
     }
 
     /// Runs a script for a request.
@@ -183,25 +169,52 @@ impl Engine {
             }
         }
     }
+}
 
-    /// Answers the request that this process was started for as a CGI program; gives the exit status.
-    ///
-    /// # Errors
-    /// As for [`new`](Self::new).
-    pub fn answer_cgi(setup: Setup, script: &Path) -> anyhow::Result<u8> {
-        let mut engine = Self::new(setup)?;
-        let request = Request::new(fcgi_core::cgi::request());
-        let status = Python::attach(|py| {
-            engine.stdio.get().serve(Some(request.shared().clone()));
-            match engine.named.as_mut() {
-                Some(wsgi) => wsgi.answer(py, request.shared(), None, engine.setup.display_errors),
-                None => engine.answer(py, script, &request),
-            }
-        });
-        ffi::flush_c_streams();
-        descriptors::finish(request.shared(), status, false);
-        Ok(status as u8)
+/// Makes an interpreter for the calling thread: for scripts, or for the application that the command line names.
+///
+/// # Errors
+/// When the application cannot be loaded, the system has no pipes for us, or an option is not for Python.
+pub fn interpreter(setup: Setup) -> anyhow::Result<Box<dyn Interpreter>> {
+    refuse_options_of_lua(&setup)?;
+    if setup.watchdog.is_some() {
+        anyhow::bail!("--request-timeout is for Lua and ASGI so far: the web server's own timeout has to do here");
     }
+    ffi::keep_thread_state();
+    Ok(match named(&setup)? {
+        Some(named) => Box::new(named),
+        None => Box::new(Engine::new(setup)?),
+    })
+}
+
+fn named(setup: &Setup) -> anyhow::Result<Option<Named>> {
+    let Some(spec) = setup.option("app") else { return Ok(None) };
+    Python::attach(|py| Named::new(py, spec, setup).map(Some).map_err(|e| not_ready(py, &e)))
+}
+
+fn not_ready(py: Python<'_>, error: &PyErr) -> anyhow::Error {
+    error.print(py);
+    anyhow::anyhow!("Python cannot be made ready: {error}")
+}
+
+/// Answers the request that this process was started for as a CGI program; gives the exit status.
+///
+/// # Errors
+/// As for [`interpreter`].
+pub(super) fn answer_cgi(setup: Setup, script: &Path) -> anyhow::Result<u8> {
+    ffi::keep_thread_state();
+    if let Some(mut named) = named(&setup)? {
+        return Ok(named.answer(fcgi_core::cgi::request()) as u8);
+    }
+    let mut engine = Engine::new(setup)?;
+    let request = Request::new(fcgi_core::cgi::request());
+    let status = Python::attach(|py| {
+        engine.stdio.get().serve(Some(request.shared().clone()));
+        engine.answer(py, script, &request)
+    });
+    ffi::flush_c_streams();
+    descriptors::finish(request.shared(), status, false);
+    Ok(status as u8)
 }
 
 /// Refuses options that Python has no use for.
@@ -219,12 +232,6 @@ impl Interpreter for Engine {
     fn serve(&mut self, script: &Path, request: CoreRequest, more: &Rc<RefCell<Requests>>) {
         let request = Request::new(request);
         let shared = request.shared().clone();
-        if let Some(wsgi) = &mut self.named {
-            let status = Python::attach(|py| wsgi.answer(py, &shared, None, self.setup.display_errors));
-            // A client that has gone needs no answer.
-            let _ = request.lock().finish(status);
-            return;
-        }
         if let Some(running) = self.applications.take(script) {
             let status = Python::attach(|py| self.call(py, running, &request, None));
             let _ = request.lock().finish(status);

@@ -10,7 +10,7 @@ use fcgi_core::Setup;
 use pyo3::prelude::*;
 
 use super::application;
-use super::engine::Engine;
+use super::engine;
 
 /// Does what `python3` does with this command line, by becoming it.
 ///
@@ -19,7 +19,7 @@ use super::engine::Engine;
 pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     if setup.is_cgi && (setup.option("app").is_some() || application::may_be_in(setup)) {
         let script = setup.script.clone().unwrap_or_default();
-        return Engine::answer_cgi(setup.clone(), Path::new(&script));
+        return engine::answer_cgi(setup.clone(), Path::new(&script));
     }
     if setup.option("app").is_some() {
         bail!("nothing says where requests come from: give an address to listen on (--listen, listen=...)");

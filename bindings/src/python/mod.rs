@@ -37,7 +37,7 @@ mod stdio;
 mod wsgi;
 
 pub use asgi::{Timeouts, serve_asgi};
-pub use engine::Engine;
+pub use engine::interpreter;
 #[cfg(feature = "python-extension")]
 pub use extension::{run as run_plain, start, version};
 pub use module::add_to;

@@ -12,7 +12,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::application;
-use super::engine::Engine;
+use super::engine;
 use super::module::sources;
 
 /// Does what `python3` does with this command line; gives the exit status.
@@ -23,7 +23,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     if setup.is_cgi && (setup.option("app").is_some() || application::may_be_in(setup)) {
         start(setup)?;
         let script = setup.script.clone().unwrap_or_default();
-        return Engine::answer_cgi(setup.clone(), Path::new(&script));
+        return engine::answer_cgi(setup.clone(), Path::new(&script));
     }
     if setup.option("app").is_some() {
         bail!("nothing says where requests come from: give an address to listen on (--listen)");
@@ -48,9 +48,23 @@ pub fn start(setup: &Setup) -> anyhow::Result<()> {
         bail!("the interpreter's options end it with status {status}");
     }
     Python::attach(sources::install).map_err(|e| anyhow::anyhow!("the package fcgi: {e}"))?;
-    // SAFETY: this thread holds the interpreter since it was initialized.
-    unsafe { ffi::PyEval_SaveThread() };
+    // SAFETY: this thread holds the interpreter since it was initialized; the function is called once, at the end.
+    unsafe {
+        ffi::PyEval_SaveThread();
+        libc::atexit(finalize);
+    }
     Ok(())
+}
+
+/// Ends the interpreter with the process, as `python3` does: functions of `atexit` are called.
+extern "C" fn finalize() {
+    // SAFETY: the interpreter was started, and nobody holds it for ever. A child that a script has forked ends otherwise.
+    unsafe {
+        if ffi::Py_IsInitialized() != 0 {
+            ffi::PyGILState_Ensure();
+            ffi::Py_FinalizeEx();
+        }
+    }
 }
 
 /// The version of the interpreter.
