@@ -129,7 +129,6 @@ pub fn run_with(language: &Language, words: Vec<OsString>) -> u8 {
             return 0;
         }
     };
-    log::start(&options);
     match run::run(language, &options, line) {
         Ok(status) => status,
         Err(e) => {

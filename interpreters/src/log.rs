@@ -6,20 +6,25 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::Options;
 
-/// Starts to log what is at least as important as `--log-level` says.
-pub(crate) fn start(options: &Options) {
-    // Without a standard error there is nothing to be logged to.
-    let Ok(log) = rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3) else { return };
-    let log = File::from(log);
+/// Starts to log what is at least as important as `--log-level` says. A server keeps a descriptor for it; others have no
+/// more descriptors than their script expects.
+pub(crate) fn start(options: &Options, keeps: bool) {
+    let is_terminal = io::stderr().is_terminal();
+    let log_to = if keeps {
+        // Without a standard error there is nothing to be logged to.
+        let Ok(log) = rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3) else { return };
+        BoxMakeWriter::new(Arc::new(File::from(log)))
+    } else {
+        BoxMakeWriter::new(io::stderr)
+    };
     let filter = EnvFilter::builder().parse_lossy(&options.log_level);
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(log.is_terminal())
-        .with_writer(Arc::new(log))
-        .init();
-    std::panic::set_hook(Box::new(|panic| tracing::error!("this is a mistake in the program: {panic}")));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(is_terminal);
+    // A program that serves a second time has its log.
+    if log.with_writer(log_to).try_init().is_ok() {
+        std::panic::set_hook(Box::new(|panic| tracing::error!("this is a mistake in the program: {panic}")));
+    }
 }

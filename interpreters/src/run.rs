@@ -15,7 +15,7 @@ use fcgi_core::{Listener, Server, Setup, Watchdog, cgi, signals};
 use crate::front::{self, RunnerFront};
 use crate::line::Line;
 use crate::mode::{self, Mode};
-use crate::{EventLoop, Language, Options, workers};
+use crate::{EventLoop, Language, Options, log, workers};
 
 /// What was asked for, and by whom.
 struct Order<'a> {
@@ -30,7 +30,9 @@ struct Order<'a> {
 /// What the user must mend.
 pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow::Result<u8> {
     let mut order = Order { language, options, line };
-    match mode::find(options)? {
+    let mode = mode::find(options)?;
+    log::start(options, matches!(mode, Mode::Serve(_) | Mode::Worker { .. }));
+    match mode {
         Mode::Serve(listeners) => serve(&order, listeners).map(|()| 0),
         Mode::Worker { listeners, stop } => work(&order, listeners, stop).map(|()| 0),
         Mode::Cgi => {

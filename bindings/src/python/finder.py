@@ -1,6 +1,6 @@
 """Finds the package `fcgi` among the sources that the program carries inside."""
 import sys
-from importlib.machinery import ModuleSpec
+from _frozen_importlib import ModuleSpec
 
 
 class Finder:
@@ -15,12 +15,12 @@ class Finder:
 
     @staticmethod
     def create_module(spec):
-        return NATIVE if spec.name == "fcgi._fcgi" else None
+        return native() if spec.name == "fcgi._fcgi" else None
 
     @staticmethod
     def exec_module(module):
-        if module is not NATIVE:
-            name = module.__spec__.name
+        name = module.__spec__.name
+        if name in SOURCES:
             exec(compile(SOURCES[name][1], "<%s>" % name, "exec", dont_inherit=True), module.__dict__)
 
     @staticmethod
@@ -28,4 +28,4 @@ class Finder:
         return SOURCES[name][1] if name in SOURCES else None
 
 
-sys.meta_path.insert(0, Finder)
+sys.meta_path.insert(PLACE, Finder)

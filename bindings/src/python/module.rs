@@ -80,18 +80,28 @@ pub(super) mod sources {
         ("fcgi._wsgi", false, include_str!("../../python/fcgi/_wsgi.py")),
     ];
 
-    /// Lets Python find the package.
-    pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
+    /// Lets Python find the package: before all others, or, where Python is to be as it is, after them.
+    ///
+    /// # Errors
+    /// When Python has no memory for it.
+    pub(crate) fn install(py: Python<'_>, first: bool) -> PyResult<()> {
         let sources = PyDict::new(py);
         for (name, is_package, source) in SOURCES {
             sources.set_item(name, (is_package, source))?;
         }
-        let native = PyModule::new(py, "fcgi._fcgi")?;
-        super::add_to(&native)?;
         let finder = PyDict::new(py);
         finder.set_item("SOURCES", sources)?;
-        finder.set_item("NATIVE", native)?;
+        finder.set_item("PLACE", if first { 0 } else { usize::from(u16::MAX) })?;
+        finder.set_item("native", wrap_pyfunction!(native, py)?)?;
         let code = std::ffi::CString::new(include_str!("finder.py")).expect("a source without NUL");
         py.run(&code, Some(&finder), None)
+    }
+
+    /// The native module, made when it is first imported.
+    #[pyfunction]
+    fn native(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+        let module = PyModule::new(py, "fcgi._fcgi")?;
+        super::add_to(&module)?;
+        Ok(module)
     }
 }

@@ -28,14 +28,13 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     if setup.option("app").is_some() {
         bail!("nothing says where requests come from: give an address to listen on (--listen)");
     }
+    forget_fault_handlers();
     if let Some(status) = initialize(setup)? {
         return Ok(status);
     }
+    install(false)?;
     // SAFETY: the interpreter has just been initialized in this thread, which holds it.
-    let status = unsafe {
-        Python::attach(sources::install).map_err(|e| anyhow::anyhow!("the package fcgi: {e}"))?;
-        ffi::Py_RunMain()
-    };
+    let status = unsafe { ffi::Py_RunMain() };
     Ok(status as u8)
 }
 
@@ -47,13 +46,29 @@ pub fn start(setup: &Setup) -> anyhow::Result<()> {
     if let Some(status) = initialize(setup)? {
         bail!("the interpreter's options end it with status {status}");
     }
-    Python::attach(sources::install).map_err(|e| anyhow::anyhow!("the package fcgi: {e}"))?;
+    install(true)?;
     // SAFETY: this thread holds the interpreter since it was initialized; the function is called once, at the end.
     unsafe {
         ffi::PyEval_SaveThread();
         libc::atexit(finalize);
     }
     Ok(())
+}
+
+fn install(first: bool) -> anyhow::Result<()> {
+    Python::attach(|py| sources::install(py, first)).map_err(|e| anyhow::anyhow!("the package fcgi: {e}"))
+}
+
+/// Takes away the handlers that Rust's runtime has set for faults: a fault that is only sent would not end the process.
+fn forget_fault_handlers() {
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: no memory is involved. A fault that was ignored when the program was started has no handler of Rust's.
+        unsafe {
+            if libc::signal(signal, libc::SIG_DFL) == libc::SIG_IGN {
+                libc::signal(signal, libc::SIG_IGN);
+            }
+        }
+    }
 }
 
 /// Ends the interpreter with the process, as `python3` does: functions of `atexit` are called.
@@ -85,54 +100,41 @@ fn initialize(setup: &Setup) -> anyhow::Result<Option<u8>> {
     let words: Vec<CString> = words.iter().map(|w| c_string(w)).collect::<anyhow::Result<_>>()?;
     let pointers: Vec<*mut std::ffi::c_char> = words.iter().map(|w| w.as_ptr().cast_mut()).collect();
     let count = pointers.len() as ffi::Py_ssize_t;
+    let executable = executable().map(|path| c_string(path.as_os_str())).transpose()?;
     // SAFETY: the configurations are initialized before they are used and cleared after; the strings outlive the calls.
     unsafe {
         let mut before: ffi::PyPreConfig = std::mem::zeroed();
         ffi::PyPreConfig_InitPythonConfig(&raw mut before);
-        if let Some(end) =
-            ended(ffi::Py_PreInitializeFromBytesArgs(&raw const before, count, pointers.as_ptr().cast_mut().cast()))?
-        {
-            return Ok(Some(end));
+        let arguments = pointers.as_ptr().cast_mut();
+        let end = ended(ffi::Py_PreInitializeFromBytesArgs(&raw const before, count, arguments.cast()));
+        if end.is_some() {
+            return Ok(end);
         }
         let mut config: ffi::PyConfig = std::mem::zeroed();
         ffi::PyConfig_InitPythonConfig(&raw mut config);
-        let result = (|| {
-            if let Some(end) =
-                ended(ffi::PyConfig_SetBytesArgv(&raw mut config, count, pointers.as_ptr().cast_mut().cast()))?
-            {
-                return Ok(Some(end));
-            }
-            if let Some(executable) = executable() {
-                let executable = c_string(executable.as_os_str())?;
-                let field = &raw mut config.executable;
-                if let Some(end) = ended(ffi::PyConfig_SetBytesString(&raw mut config, field, executable.as_ptr()))? {
-                    return Ok(Some(end));
-                }
-            }
-            ended(ffi::Py_InitializeFromConfig(&raw const config))
-        })();
+        let mut end = ended(ffi::PyConfig_SetBytesArgv(&raw mut config, count, arguments.cast()));
+        if let (None, Some(executable)) = (end, executable) {
+            let field = &raw mut config.executable;
+            end = ended(ffi::PyConfig_SetBytesString(&raw mut config, field, executable.as_ptr()));
+        }
+        let end = end.or_else(|| ended(ffi::Py_InitializeFromConfig(&raw const config)));
         ffi::PyConfig_Clear(&raw mut config);
-        result
+        Ok(end)
     }
 }
 
-/// What an initializing function says: go on, end with a status, or an error.
-fn ended(status: ffi::PyStatus) -> anyhow::Result<Option<u8>> {
-    // SAFETY: the status is one that Python gave; its message is a static string.
+/// What an initializing function says: to go on, or to end with a status. On an error it ends as `python3` does.
+fn ended(status: ffi::PyStatus) -> Option<u8> {
+    // SAFETY: the status is one that Python gave.
     unsafe {
         if ffi::PyStatus_IsExit(status) != 0 {
-            return Ok(Some(status.exitcode as u8));
+            return Some(status.exitcode as u8);
         }
         if ffi::PyStatus_Exception(status) != 0 {
-            let message = if status.err_msg.is_null() {
-                "it does not say why".into()
-            } else {
-                std::ffi::CStr::from_ptr(status.err_msg).to_string_lossy()
-            };
-            bail!("Python cannot be started: {message}");
+            ffi::Py_ExitStatusException(status);
         }
     }
-    Ok(None)
+    None
 }
 
 fn c_string(text: &OsStr) -> anyhow::Result<CString> {
