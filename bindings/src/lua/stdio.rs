@@ -262,6 +262,9 @@ pub(super) unsafe fn print(l: *mut lua_State) {
 /// Whether the argument is a text that no metamethod makes another one of; to ask Lua for the metamethod costs more than
 /// to see that the metatable is as it was.
 unsafe fn is_plain_text(l: *mut lua_State) -> bool {
+    if ffi::PRINT_CALLS_TOSTRING {
+        return false;
+    }
     // SAFETY: the shape belongs to the state that runs, and lives as long.
     unsafe {
         let Some(texts) = context::with(|c| c.texts.get()) else { return false };

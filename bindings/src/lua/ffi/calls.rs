@@ -201,11 +201,7 @@ pub(in crate::lua) unsafe fn printed(l: *mut lua_State, at: c_int, len: *mut usi
         return luaL_tolstring(l, at, len);
         #[cfg(not(any(feature = "lua54", feature = "lua55")))]
         {
-            if lua_type(l, at) == LUA_TSTRING {
-                lua_pushvalue(l, at);
-                return lua_tolstring(l, -1, len);
-            }
-            // The global of this name, whatever it is.
+            // The global of this name, whatever it is: a text is given to it, too.
             lua_getglobal(l, c"tostring".as_ptr());
             lua_pushvalue(l, at);
             lua_call(l, 1, 1);

@@ -73,6 +73,8 @@ pub(super) const AT_END: &[u8] = if HAS_ENVIRONMENTS { b"'<eof>'" } else { b"<eo
 pub(super) const HAS_ENVIRONMENTS: bool = cfg!(any(feature = "lua51", feature = "luajit"));
 /// Whether `print` sends what it prints.
 pub(super) const PRINT_FLUSHES: bool = !HAS_ENVIRONMENTS;
+/// Whether `print` calls the global `tostring`, whatever that is.
+pub(super) const PRINT_CALLS_TOSTRING: bool = !cfg!(any(feature = "lua54", feature = "lua55"));
 /// Whether there are warnings.
 pub(super) const HAS_WARNINGS: bool = cfg!(any(feature = "lua54", feature = "lua55"));
 /// Whether the allocator is told what a block is for.
