@@ -42,14 +42,19 @@ pub fn is_listening(fd: impl AsFd) -> bool {
 /// # Errors
 /// When `LISTEN_FDS` is no number, or names a descriptor that is not open.
 pub fn systemd() -> io::Result<Vec<OwnedFd>> {
-    let for_us = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     let count = std::env::var("LISTEN_FDS").ok();
-    let (true, Some(count)) = (for_us, count) else { return Ok(Vec::new()) };
+    let (true, Some(count)) = (is_from_systemd(), count) else { return Ok(Vec::new()) };
     for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
         forget(name);
     }
     let count: RawFd = count.parse().map_err(|_| io::Error::other(format!("LISTEN_FDS={count} is no number")))?;
     (FIRST_LISTEN_FD..FIRST_LISTEN_FD.saturating_add(count)).map(take).collect()
+}
+
+/// Whether systemd passed sockets to this process.
+pub fn is_from_systemd() -> bool {
+    std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string())
+        && std::env::var_os("LISTEN_FDS").is_some()
 }
 
 /// The descriptors that our parent process passed to this worker, if it is one.

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches};
 use fcgi_core::{Server, Setup};
 
@@ -49,6 +50,9 @@ pub struct Language {
     pub in_place_of_script: Option<&'static str>,
     /// Serves a program that runs many requests at once, in the calling thread; false when the command line names none.
     pub event_loop: fn(&Setup, &Arc<Server>, EventLoop) -> anyhow::Result<bool>,
+    /// Where the interpreter runs before its options are known: starts the program anew with them, before the rest of the
+    /// command line, in place of this process. Comes back when that fails.
+    pub afresh: Option<fn(&Setup, &[OsString]) -> anyhow::Error>,
     /// Does what the language's own interpreter does with its command line; gives the exit status.
     pub plain: fn(&Setup) -> anyhow::Result<u8>,
 }
@@ -109,8 +113,7 @@ pub fn run_with(language: &Language, words: Vec<OsString>) -> u8 {
         .about(format!("Runs {} scripts: under FastCGI, as CGI, or like the plain interpreter", language.name))
         .after_help(options::examples(language))
         .args(language.options.iter().map(|option| option.to_arg()));
-    let line = Line::split(words, &language.own, &command);
-    let mut line = line;
+    let mut line = Line::split(words, &language.own, &command);
     let read = |matches: ArgMatches| {
         line.language = language.options.iter().filter_map(|option| option.value(&matches)).collect();
         Options::from_arg_matches(&matches)
@@ -126,14 +129,21 @@ pub fn run_with(language: &Language, words: Vec<OsString>) -> u8 {
         Err(e) => {
             // --help and --version are not errors, and a pipe that closes early is not ours to complain about.
             let _ = e.print();
+            if let (ErrorKind::DisplayHelp, Some(option)) = (e.kind(), language.own.help) {
+                println!("\nBefore the script, also {}'s own options:\n", language.name);
+                let setup = Setup { program: language.program.into(), own: vec![option.into()], ..Setup::default() };
+                return status(language, (language.plain)(&setup));
+            }
             return 0;
         }
     };
-    match run::run(language, &options, line) {
-        Ok(status) => status,
-        Err(e) => {
-            eprintln!("{}: {e:#}", language.program);
-            USAGE
-        }
-    }
+    status(language, run::run(language, &options, line))
+}
+
+/// The exit status; what went wrong is told.
+fn status(language: &Language, ended: anyhow::Result<u8>) -> u8 {
+    ended.unwrap_or_else(|e| {
+        eprintln!("{}: {e:#}", language.program);
+        USAGE
+    })
 }

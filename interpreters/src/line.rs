@@ -14,6 +14,8 @@ pub struct OwnOptions {
     pub last: &'static str,
     /// Long ones, and whether they take a value. All other long options are the runner's.
     pub long: &'static [(&'static str, bool)],
+    /// The one that makes the interpreter explain its options, which `--help` then does, too.
+    pub help: Option<&'static str>,
 }
 
 /// The parts of a command line.
@@ -23,6 +25,8 @@ pub(crate) struct Line {
     pub(crate) runner: Vec<OsString>,
     /// The interpreter's options, with their values.
     pub(crate) own: Vec<OsString>,
+    /// The option that ended the options: what it names runs in place of a script.
+    pub(crate) last: Option<OsString>,
     /// Whether `--` ended the options.
     pub(crate) ended: bool,
     /// The script; `-` is standard input.
@@ -62,6 +66,7 @@ impl Line {
                     let at = letters.iter().position(|letter| own.valued.as_bytes().contains(letter));
                     let is_last = at.is_some_and(|at| own.last.as_bytes().contains(&letters[at]));
                     let wants_value = at.is_some_and(|at| at + 1 == letters.len());
+                    line.last = is_last.then(|| word.clone());
                     line.own.push(word);
                     line.own.extend(wants_value.then(|| words.next()).flatten());
                     if is_last {
@@ -77,6 +82,12 @@ impl Line {
         line.arguments.extend(words);
         line
     }
+
+    /// The command line without the program's name and the interpreter's options.
+    pub(crate) fn without_own(&self) -> Vec<OsString> {
+        let end = self.ended.then(|| OsString::from("--"));
+        self.runner[1..].iter().cloned().chain(end).chain(self.script.clone()).chain(self.arguments.clone()).collect()
+    }
 }
 
 fn takes_value(command: &Command, word: &OsStr) -> bool {
@@ -90,7 +101,8 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    const OWN: OwnOptions = OwnOptions { valued: "elc", last: "c", long: &[("--check", true), ("--help-env", false)] };
+    const OWN: OwnOptions =
+        OwnOptions { valued: "elc", last: "c", long: &[("--check", true), ("--help-env", false)], help: None };
 
     fn split(words: &[&str]) -> [String; 4] {
         let whole = words.iter().map(OsString::from).collect();
@@ -102,6 +114,18 @@ mod tests {
             line.script.unwrap_or_default().into_string().unwrap(),
             joined(&line.arguments),
         ]
+    }
+
+    #[test]
+    fn without_the_interpreters_own() {
+        for (words, rest) in [
+            (&["p", "-e", "x", "--listen", "unix:x", "-lfoo", "s", "-e"][..], &["--listen", "unix:x", "s", "-e"][..]),
+            (&["p", "-i", "--", "-s", "a"], &["--", "-s", "a"]),
+            (&["p"], &[]),
+        ] {
+            let line = Line::split(words.iter().map(OsString::from).collect(), &OWN, &crate::Options::command());
+            assert_eq!(line.without_own(), rest, "{words:?}");
+        }
     }
 
     #[test]

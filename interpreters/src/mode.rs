@@ -26,6 +26,14 @@ pub(crate) enum Mode {
     Plain,
 }
 
+/// Whether the program is to be a server, as far as can be seen without beginning to be one.
+pub(crate) fn serves(options: &Options) -> bool {
+    !options.listen.is_empty()
+        || options.http.is_some()
+        || inherit::is_from_systemd()
+        || inherit::is_listening(io::stdin())
+}
+
 /// Finds out, in this order: a parent of ours, `--listen` and `--http`, systemd, descriptor 0, CGI variables.
 ///
 /// # Errors

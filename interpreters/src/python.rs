@@ -21,6 +21,7 @@ pub fn language() -> Language {
                 ("--help-xoptions", false),
                 ("--help-all", false),
             ],
+            help: Some("-h"),
         },
         options: &[
             LanguageOption {
@@ -40,6 +41,7 @@ pub fn language() -> Language {
             let timeouts = binding::Timeouts { shutdown: how.shutdown_timeout, request: how.request_timeout };
             binding::serve_asgi(setup, server, timeouts)
         },
+        afresh: None,
         plain: binding::run_plain,
     }
 }

@@ -30,6 +30,14 @@ struct Order<'a> {
 /// What the user must mend.
 pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow::Result<u8> {
     let mut order = Order { language, options, line };
+    if mode::serves(options) || needs_no_script(&order) {
+        if let Some(option) = &order.line.last {
+            bail!("requests are for a script, not for what {} names", option.display());
+        }
+        if let (Some(afresh), false) = (language.afresh, order.line.own.is_empty()) {
+            return Err(afresh(&setup(&order), &order.line.without_own()));
+        }
+    }
     let mode = mode::find(options)?;
     log::start(options, matches!(mode, Mode::Serve(_) | Mode::Worker { .. }));
     match mode {

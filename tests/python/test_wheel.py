@@ -51,7 +51,8 @@ def test_on_a_terminal_it_is_python3(words):
 
 
 def test_help_and_version():
-    assert "--listen" in run("--help").stdout
+    help = run("--help").stdout
+    assert "--listen" in help and help.endswith(python("-h").stdout)
     assert "Python %d.%d" % sys.version_info[:2] in run("--version").stdout
     wrong = run("--no-such-option")
     assert wrong.returncode == 2 and "--no-such-option" in wrong.stderr
@@ -65,6 +66,38 @@ def test_a_script(serve, tmp_path, command):
     for number in range(3):
         stdout, stderr, status = ask(address, {"QUERY_STRING": "q%d" % number}, b"body")
         assert (stdout, stderr, status) == (b"Content-Type: text/plain\n\nq%d body __main__\n" % number, b"", 3)
+
+
+STATE = """
+import os, sys
+print("Content-Type: text/plain\\n")
+print(sys.flags, sys.warnoptions, sys._xoptions, sys.path, sys.argv, sys.executable, sys.prefix, sys.modules["__main__"] is not None)
+print(sys.stdout.line_buffering, sys.stdout.write_through, __debug__, __doc__, __package__, __spec__, __file__, sorted(globals()))
+"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("-O",), ("-OO", "-B"), ("-I",), ("-S",), ("-E", "-s"), ("-W", "error", "-b"), ("-X", "utf8", "-Xdev"), ("-u",)]
+    + [("-P",)] * (sys.version_info >= (3, 11)),
+)
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")])
+def test_options_of_the_interpreter(serve, tmp_path, options, workers):
+    script = tmp_path / "state.py"
+    script.write_text(STATE)
+    real = python(*options, str(script), "-c", "--listen")
+    address = serve(*options, *workers, str(script), "-c", "--listen")
+    for _ in range(2):
+        stdout, stderr, status = ask(address, {"SCRIPT_FILENAME": str(script)})
+        assert (stdout.decode(), stderr.decode(), status) == (real.stdout, real.stderr, 0)
+
+
+def test_what_cannot_be_served(tmp_path):
+    socket = "unix:%s/s" % tmp_path
+    for words in (["-c", "pass"], ["-m", "json"]):
+        wrong = run("--listen", socket, *words)
+        assert (wrong.returncode, wrong.stderr) == (2, "fcgi-python: requests are for a script, not for what %s names\n" % words[0])
+    assert not os.path.exists("%s/s" % tmp_path)
 
 
 def test_an_application_by_name(serve, tmp_path):

@@ -210,16 +210,20 @@ class Isolation:
             os.chdir(where)
             self.directory = where
         if b"PYTHONPATH" in environment:
-            path = [folder, *self.wanted_path(environment), *self.path]
+            path = [*self.own(folder), *self.wanted_path(environment), *self.path]
         else:
             path = self.paths.get(folder)
             if path is None:
-                path = self.paths[folder] = [folder, *self.path]
+                path = self.paths[folder] = [*self.own(folder), *self.path]
         if self.sys_path != path:
             self.sys_path[:] = path
         if self.modules.folder is not folder:
             self.modules.enter(folder)
         self.moved = False
+
+    def own(self, folder):
+        """The script's own directory, unless an option such as -I keeps Python from searching it."""
+        return () if sys.flags.isolated or getattr(sys.flags, "safe_path", False) else (folder,)
 
     def wanted_path(self, environment):
         """What the web server wants to be searched for modules."""

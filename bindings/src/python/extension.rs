@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -41,6 +41,21 @@ fn executable() -> anyhow::Result<OsString> {
     }
 }
 
+/// Becomes a fresh interpreter with the options that are given, in which the rest of the command line is run by the package
+/// `fcgi`: by its path, for options such as `-S` take away where it lies. Comes back when that fails.
+pub fn afresh(setup: &Setup, rest: &[OsString]) -> anyhow::Error {
+    let become_it = || -> anyhow::Result<std::convert::Infallible> {
+        let package: PathBuf = Python::attach(|py| py.import("fcgi")?.getattr("__file__")?.extract())?;
+        let mut command = Command::new(executable()?);
+        command.args(&setup.own).arg(package.with_file_name("__main__.py")).args(rest);
+        Err(command.exec()).context("cannot start python3")
+    };
+    match become_it() {
+        Ok(never) => match never {},
+        Err(e) => e,
+    }
+}
+
 /// The interpreter runs; options of its own would come too late.
 ///
 /// # Errors
@@ -48,7 +63,7 @@ fn executable() -> anyhow::Result<OsString> {
 pub fn start(setup: &Setup) -> anyhow::Result<()> {
     if let Some(option) = setup.own.first() {
         let option = option.display();
-        bail!("the interpreter runs already: give {option} to it by `python3 {option} -m fcgi ...`");
+        bail!("the interpreter runs already: give {option} to it");
     }
     Ok(())
 }

@@ -39,7 +39,7 @@ mod wsgi;
 pub use asgi::{Timeouts, serve_asgi};
 pub use engine::interpreter;
 #[cfg(feature = "python-extension")]
-pub use extension::{run as run_plain, start, version};
+pub use extension::{afresh, run as run_plain, start, version};
 pub use module::add_to;
 #[cfg(not(feature = "python-extension"))]
 pub use plain::{built_with, run as run_plain, start, version};

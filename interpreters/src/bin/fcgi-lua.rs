@@ -16,6 +16,7 @@ fn main() -> std::process::ExitCode {
         version: lua::version,
         start: |_| Ok(()),
         event_loop: |_, _, _| Ok(false),
+        afresh: None,
         plain: lua::run_plain,
     })
 }
