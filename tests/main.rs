@@ -13,6 +13,7 @@
 //! * `constrained`: hosts that allow one process and no thread
 //! * `nginx`: behind the real one
 //! * `python`: applications of Python, and what its scripts cannot be compared with
+//! * `python_command_line`: the command line of `python3`, beside the real one
 //! * `http`: the built-in front
 //! * `command`: the client `fcgi`, asking and showing
 //! * `examples`: what the README tells to run
@@ -39,5 +40,7 @@ mod modes;
 mod nginx;
 #[cfg(feature = "python")]
 mod python;
+#[cfg(feature = "python")]
+mod python_command_line;
 mod scripts_by_name;
 mod workers;

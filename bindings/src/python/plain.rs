@@ -5,6 +5,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, bail};
 use fcgi_core::Setup;
@@ -28,7 +29,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     if setup.option("app").is_some() {
         bail!("nothing says where requests come from: give an address to listen on (--listen)");
     }
-    forget_fault_handlers();
+    forget_runtime();
     if let Some(status) = initialize(setup)? {
         return Ok(status);
     }
@@ -59,8 +60,32 @@ fn install(first: bool) -> anyhow::Result<()> {
     Python::attach(|py| sources::install(py, first)).map_err(|e| anyhow::anyhow!("the package fcgi: {e}"))
 }
 
-/// Takes away the handlers that Rust's runtime has set for faults: a fault that is only sent would not end the process.
-fn forget_fault_handlers() {
+/// Which of the descriptors 0, 1 and 2 were closed when the program was started, as bits.
+static CLOSED: AtomicU8 = AtomicU8::new(0);
+
+/// Called before Rust's runtime begins, which opens them.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_FOR_CLOSED: extern "C" fn() = {
+    extern "C" fn look() {
+        for number in 0..3 {
+            // SAFETY: no memory is involved.
+            if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
+                CLOSED.fetch_or(1 << number, Ordering::Relaxed);
+            }
+        }
+    }
+    look
+};
+
+/// Undoes what Rust's runtime has done to the process. Its handlers for faults would let it survive one that is only sent.
+fn forget_runtime() {
+    for number in 0..3 {
+        if CLOSED.load(Ordering::Relaxed) & 1 << number != 0 {
+            // SAFETY: no memory is involved, and nobody owns what stands there in place of nothing.
+            unsafe { libc::close(number) };
+        }
+    }
     for signal in [libc::SIGSEGV, libc::SIGBUS] {
         // SAFETY: no memory is involved. A fault that was ignored when the program was started has no handler of Rust's.
         unsafe {
