@@ -77,4 +77,4 @@ def serve(tmp_path):
     yield start
     for server in started:
         server.terminate()
-        server.wait(30)
+        assert server.wait(30) == 0

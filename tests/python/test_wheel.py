@@ -1,12 +1,15 @@
 """The wheel, as it is installed."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import ask, environment, python, run
+from conftest import COMMAND, ask, environment, python, run
 
 APPLICATION = """
 from wsgiref.validate import validator
@@ -90,6 +93,23 @@ def test_options_of_the_interpreter(serve, tmp_path, options, workers):
     for _ in range(2):
         stdout, stderr, status = ask(address, {"SCRIPT_FILENAME": str(script)})
         assert (stdout.decode(), stderr.decode(), status) == (real.stdout, real.stderr, 0)
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_an_interrupt_stops_it(tmp_path, workers):
+    script = tmp_path / "script.py"
+    script.write_text("import time\nprint('Content-Type: text/plain\\n', flush=True)\ntime.sleep(.5)\nprint('done')\n")
+    address = str(tmp_path / "s")
+    with subprocess.Popen([COMMAND, "--listen", "unix:" + address, *workers, str(script)], stderr=subprocess.PIPE, env=environment()) as server:
+        with ThreadPoolExecutor() as threads:
+            while not os.path.exists(address):
+                time.sleep(0.02)
+            asked = threads.submit(ask, address, {})
+            time.sleep(0.3)
+            server.send_signal(signal.SIGINT)
+            assert asked.result()[0].endswith(b"done\n")
+        assert b"Traceback" not in server.stderr.read()
+    assert server.returncode == 0
 
 
 def test_what_cannot_be_served(tmp_path):

@@ -1,4 +1,5 @@
 """The command `fcgi-python`, and `python3 -m fcgi`."""
+import _signal
 import sys
 
 # The first directory is of this file or of the command, or the current one: none that a script may import from.
@@ -23,6 +24,9 @@ def command():
     # What scripts find in their `__main__`.
     main = sys.modules["__main__"]
     main.__doc__ = main.__package__ = main.__spec__ = None
+    # The server stops by itself: no KeyboardInterrupt is to meet a script, or this function. What is started by exec has its own.
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     return command(["fcgi-python", *sys.argv[1:]])
 
 

@@ -105,7 +105,7 @@ class Signals:
         for number in range(1, signal.NSIG):
             try:
                 handler = _signal.getsignal(number)
-                if handler is None or number in (signal.SIGPIPE,):
+                if handler is None or number == signal.SIGPIPE or (number == signal.SIGINT and handler == _signal.SIG_DFL):
                     handler = _signal.SIG_IGN if number == signal.SIGPIPE else _signal.SIG_DFL
                     if number == signal.SIGINT:
                         handler = _signal.default_int_handler

@@ -1,10 +1,31 @@
 """Serves an application from a program of one's own."""
+import _signal
 import sys
 
 from fcgi import _application, _fcgi
 
 # What `--app` calls the application that is no module's.
 GIVEN = ":given:"
+
+
+class no_interrupts:
+    """Leaves SIGINT to the server, which would else stop and then find it raised as an exception."""
+
+    def __enter__(self):
+        self.handler = _signal.getsignal(_signal.SIGINT)
+        if self.handler is _signal.default_int_handler:
+            self.set(_signal.SIG_DFL)
+
+    def __exit__(self, *_):
+        if self.handler is _signal.default_int_handler:
+            self.set(self.handler)
+
+    @staticmethod
+    def set(handler):
+        try:
+            _signal.signal(_signal.SIGINT, handler)
+        except ValueError:
+            pass  # Another thread than the first one has no interrupts.
 
 
 def serve(application, listen=(), *, http=None, workers=None, threads=1, options=()):
@@ -32,7 +53,8 @@ def serve(application, listen=(), *, http=None, workers=None, threads=1, options
         words += ["--workers", str(workers)]
     if sys.stdout is not None:
         sys.stdout.flush()
-    status = main(words)
+    with no_interrupts():
+        status = main(words)
     if status == 2:
         raise OSError("the application cannot be served")
     return status

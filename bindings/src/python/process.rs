@@ -128,6 +128,16 @@ impl Environment {
     }
 }
 
+impl Drop for Environment {
+    fn drop(&mut self) {
+        // `environ` goes on pointing there, and so does what the C library has copied of it: at the end of the process, it is
+        // asked once more.
+        let State { block, previous, .. } =
+            std::mem::take(self.state.get_mut().unwrap_or_else(PoisonError::into_inner));
+        std::mem::forget((block, previous));
+    }
+}
+
 /// Adds the functions of this file to the native module.
 pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Signals>()?;
