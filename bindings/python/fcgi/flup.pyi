@@ -2,6 +2,8 @@
 
 from typing import Any, Callable, Mapping, Optional, Tuple, Union
 
+__all__ = ["WSGIServer"]
+
 class WSGIServer:
     """Serves a WSGI application by FastCGI, as flup's class of this name."""
 
