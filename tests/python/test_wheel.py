@@ -1,5 +1,6 @@
 """The wheel, as it is installed."""
 
+import glob
 import os
 import signal
 import subprocess
@@ -69,6 +70,25 @@ def test_a_script(serve, tmp_path, command):
     for number in range(3):
         stdout, stderr, status = ask(address, {"QUERY_STRING": "q%d" % number}, b"body")
         assert (stdout, stderr, status) == (b"Content-Type: text/plain\n\nq%d body __main__\n" % number, b"", 3)
+
+
+SCRIPTS = glob.glob(os.path.join(os.path.dirname(__file__), "../scripts/python/[a-z]*.py"))
+# Looks for the frames below its own, which are those of the command here.
+SCRIPTS = sorted(script for script in SCRIPTS if not script.endswith("/main_module.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=os.path.basename)
+def test_as_under_cgi(serve, script):
+    """More requests, and the error streams, are compared in the tests of the program."""
+    script = os.path.abspath(script)
+    params = {"REQUEST_METHOD": "POST", "QUERY_STRING": "a=1&b=2", "SCRIPT_FILENAME": script, "SCRIPT_NAME": "/x.py", "CONTENT_LENGTH": "9"}
+    real = subprocess.run(
+        [sys.executable, script], input=b"word=good", env={**environment(), **params}, cwd=os.path.dirname(script), stdout=subprocess.PIPE
+    )
+    address = serve(script)
+    for _ in range(3):
+        stdout, _, status = ask(address, params, b"word=good")
+        assert (stdout, status) == (real.stdout, real.returncode & 0xFF)
 
 
 STATE = """

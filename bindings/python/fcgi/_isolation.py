@@ -71,6 +71,12 @@ def is_finalizer(func):
     return getattr(func, "__qualname__", "") == "finalize._exitfunc"
 
 
+def registered(call):
+    """The function that `threading` calls at the end: it keeps a partial, since Python 3.13 a lambda."""
+    names = getattr(getattr(call, "__code__", None), "co_freevars", ())
+    return call.__closure__[names.index("func")].cell_contents if "func" in names else getattr(call, "func", call)
+
+
 def unraisable(exception, func):
     """Tells of an exception that nobody can catch, as `python3` does."""
     if sys.version_info < (3, 10):
@@ -259,7 +265,7 @@ class Isolation:
                 if name in modules:
                     setattr(modules[name], flag, False)
             # Those of modules that stay are for each request.
-            functions = [(c, getattr(c, "func", c)) for c in callbacks]
+            functions = [(c, registered(c)) for c in callbacks]
             callbacks[:] = [c for c, f in functions if (getattr(f, "__module__", "") or "").startswith("concurrent.futures")]
         if _thread._count() == 0:
             return
