@@ -3,6 +3,7 @@
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 /// Runs compiled code with these globals, in the first frame of its thread: nothing of ours is on the stack below it.
@@ -85,14 +86,13 @@ pub(super) fn flush_c_streams() {
 /// Calls `f` with each key and value of a dictionary, until it gives false.
 pub(super) fn each(dict: &Bound<'_, PyDict>, mut f: impl FnMut(*mut ffi::PyObject, *mut ffi::PyObject) -> bool) {
     let (mut at, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: the interpreter is held and `f` only looks, so the dictionary stays as it is.
-    unsafe {
-        while ffi::PyDict_Next(dict.as_ptr(), &raw mut at, &raw mut key, &raw mut value) != 0 {
-            if !f(key, value) {
-                return;
-            }
+    // Without the GIL, it is this that keeps other threads away.
+    with_critical_section(dict, || {
+        // SAFETY: the interpreter is held and `f` only looks, so the dictionary stays as it is.
+        unsafe {
+            while ffi::PyDict_Next(dict.as_ptr(), &raw mut at, &raw mut key, &raw mut value) != 0 && f(key, value) {}
         }
-    }
+    });
 }
 
 /// An object that somebody else holds.
