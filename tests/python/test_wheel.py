@@ -3,6 +3,7 @@
 import glob
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -132,10 +133,38 @@ def test_an_interrupt_stops_it(tmp_path, workers):
     assert server.returncode == 0
 
 
+@pytest.mark.parametrize("options", [(), ("-O",)])
+@pytest.mark.parametrize("descriptor", [0, 3])
+def test_a_socket_that_is_passed(tmp_path, descriptor, options):
+    """On descriptor 0, as spawn-fcgi passes it, or as systemd does."""
+    script = tmp_path / "script.py"
+    script.write_text("import os\nprint('Content-Type: text/plain\\n')\nprint(__debug__, 'LISTEN_FDS' in os.environ)\n")
+    address = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        line = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0 </dev/null' if descriptor == 3 else 'exec "$@"'
+        words = ["sh", "-c", line, "sh", COMMAND, *options, str(script)]
+        with subprocess.Popen(words, env=environment(), stdin=listener, stderr=subprocess.DEVNULL) as server:
+            for _ in range(2):
+                assert ask(address, {}) == (b"Content-Type: text/plain\n\n%s False\n" % str(not options).encode(), b"", 0)
+            server.terminate()
+    assert server.returncode == 0
+
+
+def test_options_of_the_interpreter_for_a_cgi_program(tmp_path):
+    (tmp_path / "site_app.py").write_text("def app(environ, start):\n    start('200 OK', [])\n    return [b'%d' % __debug__]\n")
+    env = {**environment(), "GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": "GET"}
+    for options, debug in ([], "1"), (["-O"], "0"):
+        words = [COMMAND, *options, "--app", "site_app"]
+        cgi = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert (cgi.stdout.splitlines()[-1], cgi.stderr) == (debug, "")
+
+
 def test_what_cannot_be_served(tmp_path):
-    socket = "unix:%s/s" % tmp_path
+    address = "unix:%s/s" % tmp_path
     for words in (["-c", "pass"], ["-m", "json"]):
-        wrong = run("--listen", socket, *words)
+        wrong = run("--listen", address, *words)
         assert (wrong.returncode, wrong.stderr) == (2, "fcgi-python: requests are for a script, not for what %s names\n" % words[0])
     assert not os.path.exists("%s/s" % tmp_path)
 
