@@ -76,6 +76,32 @@ fn a_signal_to_all_processes_at_once_restarts_none() {
 }
 
 #[test]
+fn a_worker_that_is_told_to_stop_before_it_listens_has_not_failed() {
+    let directory = Directory::new();
+    let script = directory.file("pid.lua", PID).display().to_string();
+    for _ in 0..5 {
+        let address = directory.socket("s");
+        let mut command = Command::new(FCGI_LUA);
+        command.args(["--listen", &address, "--workers", "2", &script]);
+        let mut runner = Running::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()));
+        let end = Instant::now() + Duration::from_secs(30);
+        let child = loop {
+            let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", runner.0.id())).unwrap();
+            if let Some(first) = children.split_whitespace().next() {
+                break rustix::process::Pid::from_raw(first.parse().unwrap()).unwrap();
+            }
+            assert!(Instant::now() < end, "no worker is started");
+        };
+        // The worker first: by the time that it ends, if it does, its parent would start it again.
+        rustix::process::kill_process(child, rustix::process::Signal::TERM).unwrap();
+        runner.signal("TERM");
+        let (status, log) = runner.wait(Duration::from_secs(20));
+        assert_eq!(status, Some(0), "{log}");
+        assert!(!log.contains("SIGTERM"), "{log}");
+    }
+}
+
+#[test]
 fn workers_do_not_outlive_a_killed_parent() {
     let directory = Directory::new();
     let script = directory.file("pid.lua", PID).display().to_string();

@@ -115,10 +115,10 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>) -> anyhow::Result<()> 
     let options = order.options;
     let scripts = scripts(order)?;
     options.allow_list()?;
+    let signal = signals::catch().context("cannot catch signals")?;
     for listener in &listeners {
         tracing::info!("listening on {}", listener.address());
     }
-    let signal = signals::catch().context("cannot catch signals")?;
     let mut front = None;
     let mut front_stopped = None;
     if let Some(address) = &options.http {

@@ -10,7 +10,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use fcgi_core::{Listener, inherit};
+use fcgi_core::{Listener, inherit, signals};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::SIGCHLD;
@@ -140,7 +140,8 @@ fn start(passed: &Passed) -> io::Result<Child> {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    command.args(arguments).env(inherit::WORKER_FDS, numbers?.join(",")).stdin(Stdio::null()).spawn()
+    command.args(arguments).env(inherit::WORKER_FDS, numbers?.join(",")).stdin(Stdio::null());
+    signals::held_back(|| command.spawn())?
 }
 
 /// Waits for a death or the time, or until it is to stop: gives whether it is.
