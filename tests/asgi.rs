@@ -34,7 +34,7 @@ impl Server {
         let address = directory.socket("s");
         let mut command = Command::new(FCGI_PYTHON);
         plain_environment(&mut command);
-        let named = arguments.iter().any(|a| a.starts_with("--app") || a.starts_with("--interface"));
+        let named = arguments.iter().any(|a| a.starts_with("--app") || a.starts_with("--interface") || *a == "asgi.py");
         let app: &[&str] = if named { &[] } else { &["--app", "asgi:app"] };
         command.args(["--listen", &address]).args(app).args(arguments).current_dir(directory.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -148,6 +148,7 @@ fn an_application_is_found() {
         &["--app", "asgi:app", "--interface", "asgi:asyncio"],
         &["--interface", "asgi", "asgi.py"],
         &["--interface", "asgi", "--workers", "2", "asgi.py"],
+        &["--workers", "2", "asgi.py"],
     ] {
         let mut server = Server::new(arguments);
         assert_eq!(server.text("/hello"), "hello", "{arguments:?}");
@@ -164,6 +165,37 @@ fn an_application_is_found() {
         let (status, log) = server.running.wait(PATIENCE);
         assert!(status == Some(2) && log.contains(error), "{status:?} {log}");
     }
+}
+
+#[test]
+fn a_script_turns_out_to_be_an_application() {
+    let directory = Directory::new();
+    directory.file("fail", "");
+    let mut server = Server::start(directory, &["asgi.py"]);
+    // Until its startup succeeds, each request tries.
+    for _ in 0..2 {
+        assert!(server.ask("/hello").text().starts_with("Status: 500 "));
+    }
+    std::fs::remove_file(server.path("fail")).unwrap();
+    // The body of the request that it is found by has been read when it is.
+    let sent = vec![b'x'; 300_000];
+    let text = body(&call(&server.address, &of("/echo"), &sent));
+    assert_eq!((text.len(), text.ends_with("x|")), (300_001, true));
+    assert_eq!(server.text("/state"), "(None, ['once'])");
+    let sockets: Vec<_> = ["0", "1", "2"]
+        .map(|number| {
+            let mut pairs = of("/meet");
+            pairs.extend([("QUERY_STRING", number.as_bytes()), ("HTTP_X_ALL", b"3")]);
+            let mut socket = connect(&server.address);
+            socket.write_all(&request(1, 1, false, &pairs, b"")).unwrap();
+            socket
+        })
+        .into();
+    for (number, mut socket) in sockets.into_iter().enumerate() {
+        assert_eq!(body(&read_reply(&mut *socket, 1)), number.to_string());
+    }
+    assert!(server.stop().contains("startup failed: no database"));
+    assert!(server.path("shut-down").exists());
 }
 
 #[test]

@@ -125,6 +125,41 @@ fn an_application_is_loaded_once_and_again_when_it_changes() {
 }
 
 #[test]
+fn an_application_keeps_its_environment_and_not_its_first_requests() {
+    const SCRIPT: &str = "import os
+os.environ.setdefault('SETTINGS', os.environ['QUERY_STRING'])
+os.environ['HTTP_KEPT'] = 'yes'
+def application(environ, start_response):
+    start_response('200 OK', [])
+    names = ('HOME', 'SETTINGS', 'HTTP_KEPT', 'HTTP_GIVEN', 'QUERY_STRING')
+    child = os.popen('echo $HOME $SETTINGS $HTTP_KEPT $HTTP_GIVEN $QUERY_STRING').read()
+    return [repr([os.environ.get(name) for name in names]).encode(), child.encode()]
+";
+    let directory = Directory::new();
+    directory.file("app.py", SCRIPT);
+    directory.file("cgi.py", "import os\nprint('Content-Type: text/plain\\n')\nprint(os.environ['QUERY_STRING'], os.environ.get('SETTINGS'))");
+    let address = directory.socket("s");
+    let _runner = serve(&address, &["--root", &directory.path().display().to_string()]);
+    let ask = |name: &str, query: &str| {
+        let file = directory.path().join(name).display().to_string();
+        let params = [
+            ("SCRIPT_FILENAME", file.as_bytes()),
+            ("REQUEST_METHOD", b"GET"),
+            ("QUERY_STRING", query.as_bytes()),
+            ("HTTP_GIVEN", b"by this request"),
+            ("HOME", b"/of/the/server"),
+        ];
+        call(&address, &params, b"").text()
+    };
+    let home = std::env::var("HOME").unwrap_or_else(|_| String::from("/"));
+    for query in ["first", "second"] {
+        let said = ask("app.py", query);
+        assert!(said.contains(&format!("['{home}', 'first', 'yes', None, None]{home} first yes\n")), "{said}");
+        assert_eq!(ask("cgi.py", query), says(&format!("{query} None")));
+    }
+}
+
+#[test]
 fn mistakes_of_applications() {
     let directory = Directory::new();
     directory.file(

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::request::Request;
 use crate::script::{NoScript, Scripts};
@@ -39,6 +40,10 @@ pub struct Setup {
     pub isolation: Isolation,
     /// Bytes that one interpreter may use.
     pub memory_limit: Option<usize>,
+    /// How long requests that are running may go on once the process is told to stop.
+    pub shutdown_timeout: Duration,
+    /// How long a request may run, if there is a limit.
+    pub request_timeout: Option<Duration>,
     /// Interrupts requests that run too long.
     pub watchdog: Option<Watchdog>,
     /// Options of the runner that only this language has, by their long names, with their values ("" for those that take
@@ -85,6 +90,11 @@ impl Requests {
     /// All requests of a server.
     pub fn new(server: Arc<Server>, scripts: Scripts) -> Self {
         Self { server, scripts, put_back: None }
+    }
+
+    /// The server whose requests these are.
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
     }
 
     /// The next request and its script; requests without one are answered on the way. `None` when the server stops.

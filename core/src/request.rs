@@ -2,13 +2,14 @@
 //!
 //! The same type serves FastCGI, plain CGI and tests: they differ in the [`Transport`] behind it.
 
+use std::any::Any;
 use std::io::{self, Read, Write};
 
 pub use crate::protocol::session::Input;
 use crate::protocol::{Params, Role};
 
 /// What carries a request's streams. Programs use [`Request`]; this is implemented by what can carry one.
-pub trait Transport: Send {
+pub trait Transport: Any + Send {
     /// Reads the next bytes of an input stream into `buf`, waiting for them; 0 at the end of the stream.
     ///
     /// # Errors
@@ -103,6 +104,19 @@ impl Request {
         Self { role, params, transport, written: 0, finished: false }
     }
 
+    /// Takes a request apart whose transport is a `T`.
+    pub(crate) fn into_parts<T: Transport>(mut self) -> Result<(Role, Params, Box<T>, u64), Self> {
+        if self.finished || !(&*self.transport as &dyn Any).is::<T>() {
+            return Err(self);
+        }
+        // What is left of it has nothing to end.
+        self.finished = true;
+        let transport: Box<dyn Transport> = std::mem::replace(&mut self.transport, Box::new(Nowhere));
+        let transport: Box<dyn Any> = transport;
+        let transport = transport.downcast().unwrap_or_else(|_| unreachable!("it was looked at"));
+        Ok((self.role, std::mem::take(&mut self.params), transport, self.written))
+    }
+
     /// What is asked of the program.
     pub fn role(&self) -> Role {
         self.role
@@ -175,6 +189,35 @@ impl Request {
             return Ok(());
         }
         self.transport.finish(status)
+    }
+}
+
+/// What a request has that was taken apart.
+struct Nowhere;
+
+impl Transport for Nowhere {
+    fn read(&mut self, _: Input, _: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn write(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_error(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn is_aborted(&mut self) -> bool {
+        true
+    }
+
+    fn finish(&mut self, _: u32) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -15,7 +15,6 @@ mod workers;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches};
@@ -49,21 +48,12 @@ pub struct Language {
     /// One of them that names a program to be served in place of a script.
     pub in_place_of_script: Option<&'static str>,
     /// Serves a program that runs many requests at once, in the calling thread; false when the command line names none.
-    pub event_loop: fn(&Setup, &Arc<Server>, EventLoop) -> anyhow::Result<bool>,
+    pub event_loop: fn(&Setup, &Arc<Server>) -> anyhow::Result<bool>,
     /// Where the interpreter runs before its options are known: starts the program anew with them, before the rest of the
     /// command line, in place of this process. Comes back when that fails.
     pub afresh: Option<fn(&Setup, &[OsString]) -> anyhow::Error>,
     /// Does what the language's own interpreter does with its command line; gives the exit status.
     pub plain: fn(&Setup) -> anyhow::Result<u8>,
-}
-
-/// How long a program that runs many requests at once may take.
-#[derive(Clone, Copy, Debug)]
-pub struct EventLoop {
-    /// From the signal to stop on; then requests that are still running are ended.
-    pub shutdown_timeout: Duration,
-    /// For each request; then it is ended.
-    pub request_timeout: Option<Duration>,
 }
 
 /// A long option that only one language has. Its value is handed to the language as it is.

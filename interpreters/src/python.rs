@@ -37,10 +37,7 @@ pub fn language() -> Language {
         ],
         in_place_of_script: Some("app"),
         version: binding::version,
-        event_loop: |setup, server, how| {
-            let timeouts = binding::Timeouts { shutdown: how.shutdown_timeout, request: how.request_timeout };
-            binding::serve_asgi(setup, server, timeouts)
-        },
+        event_loop: binding::serve_asgi,
         afresh: None,
         plain: binding::run_plain,
     }

@@ -15,7 +15,7 @@ use fcgi_core::{Listener, Server, Setup, Watchdog, cgi, signals};
 use crate::front::{self, RunnerFront};
 use crate::line::Line;
 use crate::mode::{self, Mode};
-use crate::{EventLoop, Language, Options, log, workers};
+use crate::{Language, Options, log, workers};
 
 /// What was asked for, and by whom.
 struct Order<'a> {
@@ -67,6 +67,8 @@ fn setup(order: &Order<'_>) -> Setup {
         shared_process: options.threads > 1,
         isolation: options.isolation.into(),
         memory_limit: options.memory_limit,
+        shutdown_timeout: Duration::from_secs(options.shutdown_timeout),
+        request_timeout: options.request_timeout,
         watchdog: None,
         several_processes: options.workers.is_some_and(|count| count > 1),
         options: line.language.clone(),
@@ -176,9 +178,7 @@ fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd) -> any
         builder = builder.listener(listener);
     }
     let server = Arc::new(builder.start().context("cannot start to serve")?);
-    let shutdown_timeout = Duration::from_secs(options.shutdown_timeout);
-    let event_loop = EventLoop { shutdown_timeout, request_timeout: options.request_timeout };
-    if (language.event_loop)(&setup, &server, event_loop)? {
+    if (language.event_loop)(&setup, &server)? {
         return Ok(());
     }
     let one = || -> anyhow::Result<()> {

@@ -1,9 +1,11 @@
 //! Many requests in one thread, which never waits for one of them.
 
 use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fcgi_core::request::Input;
 use fcgi_core::{Event, PolledRequest, Reactor, Server};
 
 use crate::app::Folder;
@@ -208,6 +210,48 @@ fn a_turn_waits_for_nothing() {
     assert_eq!(client.answer(1).stdout, b"\r\nyou");
     reactor.server().drain();
     assert!(!reactor.turn(&mut events).unwrap());
+}
+
+/// Who works on a request may find that it is for an event loop.
+#[test]
+fn a_request_is_handed_over() {
+    let folder = Folder::new();
+    let server = Arc::new(Server::builder().listen(&folder.socket()).unwrap().start().unwrap());
+    let mut client = Client::connect(&folder.socket());
+    // So much of a body that it is not waited for whole.
+    let mut sender = client.writer();
+    let head = Wire::new().head(1, KEEP, &[("A", "b")]).stream(STDIN, 1, &[b'x'; 200_000]);
+    let sending = std::thread::spawn(move || sender.write_all(&head.bytes).unwrap());
+    let mut taken = server.accept().unwrap().unwrap();
+    taken.stdin().read_exact(&mut [0; 2]).unwrap();
+    taken.stdout().write_all(b"\r\n").unwrap();
+    let mut reactor = Reactor::new(server);
+    let mut request = reactor.adopt(taken).unwrap();
+    assert_eq!((request.params().get(b"A"), request.written()), (Some(&b"b"[..]), 2));
+    let (mut events, mut count) = (Vec::new(), 2);
+    while count < 200_000 {
+        match request.try_read(Input::Stdin, &mut [0; 7_000]) {
+            Ok(read) => count += read,
+            Err(e) => assert_eq!(e.kind(), ErrorKind::WouldBlock),
+        }
+        reactor.turn(&mut events).unwrap();
+    }
+    sending.join().unwrap();
+    events.clear();
+    assert_eq!(request.try_fill_buf(Input::Stdin).unwrap_err().kind(), ErrorKind::WouldBlock);
+    client.send(&Wire::new().record(STDIN, 1, b" world").end(STDIN, 1));
+    while events.is_empty() {
+        reactor.turn(&mut events).unwrap();
+    }
+    assert!(matches!(events[..], [Event::Readable(key)] if key == request.key()), "{events:?}");
+    let mut rest = [0; 16];
+    assert_eq!(request.try_read(Input::Stdin, &mut rest).unwrap(), 6);
+    request.try_write(b"seen").unwrap();
+    request.finish(0).unwrap();
+    assert_eq!(client.answer(1).stdout, b"\r\nseen");
+    // A request that is over, or that came otherwise, is nobody's.
+    let over = fcgi_core::cgi::request();
+    assert!(reactor.adopt(over).is_err());
 }
 
 /// A server that does what the test says, and a connection to it.

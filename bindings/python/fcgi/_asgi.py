@@ -68,14 +68,14 @@ def of_script(path):
 # ---------------------------------------------------------------- the process
 
 
-def serve(reactor, app, script, arguments, *, event_loop, **options):
-    """Serves an application until the server stops."""
+def serve(reactor, app, script, arguments, first, *, event_loop, **options):
+    """Serves an application until the server stops. With a first request, that has come already: its number and itself."""
     if script is not None:
         sys.argv = [script, *arguments]
     loop = new_loop(event_loop)
     try:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(run(reactor, app, os.path.basename(script or ""), **options))
+        loop.run_until_complete(run(reactor, app, os.path.basename(script or ""), first, **options))
     finally:
         close(loop)
 
@@ -107,11 +107,14 @@ def close(loop):
         loop.close()
 
 
-async def run(reactor, app, file, *, shutdown_timeout, request_timeout, display_errors):
+async def run(reactor, app, file, first, *, shutdown_timeout, request_timeout, display_errors):
     lifespan = Lifespan(app)
     await lifespan.start()
     # From here on requests are taken; until now they wait in the listener.
-    await Server(reactor, app, lifespan.state, file, shutdown_timeout, request_timeout, display_errors).run()
+    server = Server(reactor, app, lifespan.state, file, shutdown_timeout, request_timeout, display_errors)
+    if first is not None:
+        server.begin(*first)
+    await server.run()
     await lifespan.stop()
 
 
@@ -194,9 +197,14 @@ class Server:
         self.scopes = _fcgi.Scopes({"type": "http", "asgi": VERSIONS}, file)
         self.cycles = {}
         self.is_stopping = False
+        self.loop = asyncio.get_running_loop()
+
+    def begin(self, key, exchange):
+        cycle = self.cycles[key] = Cycle(self, key, exchange)
+        cycle.task = self.loop.create_task(cycle.run())
 
     async def run(self):
-        self.loop = loop = asyncio.get_running_loop()
+        loop = self.loop
         self.stopped = loop.create_future()
         descriptor = self.reactor.fileno()
         loop.add_reader(descriptor, self.turn)
@@ -221,8 +229,7 @@ class Server:
             return
         for kind, key, exchange in events:
             if kind == REQUEST:
-                cycle = self.cycles[key] = Cycle(self, key, exchange)
-                cycle.task = self.loop.create_task(cycle.run())
+                self.begin(key, exchange)
             else:
                 cycle = self.cycles.get(key)
                 if cycle is not None:

@@ -75,15 +75,17 @@ class Script:
         return first, rest
 
     def keep(self):
-        """Lets go of a script that is an application, without an end; gives its module."""
+        """Lets go of a script that is an application, without an end; gives its module and its environment."""
         main = modules["__main__"]
         modules["__main__"] = self.nobody
         self.serving, self.globals = False, None
-        return main
+        return main, os.environ._data
 
-    def call(self, main, path):
+    def call(self, main, path, environment):
         """Makes ready for the application of a script: its module is `__main__`, its directory is where it is."""
         modules["__main__"] = main
+        for one in self.environments:
+            one._data = environment
         where, folder, _ = self.paths.get(path) or self.paths.setdefault(path, self.know(path))
         self.isolation.enter(where, folder, {})
 

@@ -15,6 +15,9 @@ use pyo3::types::PyDict;
 
 use super::wsgi::Wsgi;
 
+const NEEDS_A_SERVER: &str =
+    "this is an application by ASGI, which needs a server that is for it alone: --listen or --http";
+
 /// Applications of scripts that stay loaded; when another one comes, the one that was unused for the longest time goes.
 const APPLICATIONS: usize = 64;
 
@@ -33,12 +36,11 @@ impl Named {
     pub(super) fn new(py: Python<'_>, spec: &OsStr, setup: &Setup) -> PyResult<Self> {
         let module = py.import("fcgi._application")?;
         let application = module.getattr("load")?.call1((spec,))?;
-        let kind: Option<String> = match setup.option("interface").and_then(|i| i.to_str()) {
-            Some("wsgi") => Some("wsgi".to_owned()),
-            Some("asgi") => Some("asgi".to_owned()),
-            _ => module.getattr("interface")?.call1((&application,))?.extract()?,
-        };
-        let wsgi = new(&application, kind.as_deref().unwrap_or("wsgi"), setup, Some(Vec::new()))?;
+        // One by ASGI is served by an event loop; as a CGI program nothing is.
+        if setup.is_cgi && wanted(setup).is_none() && module.getattr("interface")?.call1((&application,))?.eq("asgi")? {
+            return Err(PyValueError::new_err(NEEDS_A_SERVER));
+        }
+        let wsgi = Wsgi::new(&application, setup, Some(Vec::new()))?;
         Ok(Self { wsgi, display_errors: setup.display_errors })
     }
 
@@ -58,21 +60,14 @@ impl Interpreter for Named {
     }
 }
 
-fn new(application: &Bound<'_, PyAny>, kind: &str, setup: &Setup, file: Option<Vec<u8>>) -> PyResult<Wsgi> {
-    if kind != "wsgi" {
-        return Err(PyValueError::new_err(
-            "this is an application by ASGI: serve it with --interface asgi and the script, or with --app MODULE:NAME",
-        ));
-    }
-    Wsgi::new(application, setup, file)
-}
-
 /// An application that a script gave.
 pub(super) struct Running {
     pub(super) script: Watch,
     pub(super) wsgi: Wsgi,
     /// The script's module, which is `__main__` while the application answers.
     pub(super) main: Py<PyAny>,
+    /// What it sees as `os.environ`.
+    pub(super) environment: Py<PyDict>,
 }
 
 /// The applications of scripts. Those used last are last.
@@ -95,13 +90,25 @@ impl Applications {
     }
 }
 
+/// An application among a script's globals.
+pub(super) enum Found {
+    Wsgi(Wsgi),
+    /// It needs an event loop.
+    Asgi(Py<PyAny>),
+}
+
+/// Which interface the command line says that applications have.
+fn wanted(setup: &Setup) -> Option<&str> {
+    setup.option("interface").and_then(|interface| interface.to_str())
+}
+
 /// Looks for an application among a script's globals.
 pub(super) fn of_script(
     py: Python<'_>,
     globals: &Bound<'_, PyDict>,
     script: &Path,
     setup: &Setup,
-) -> PyResult<Option<Wsgi>> {
+) -> PyResult<Option<Found>> {
     use std::os::unix::ffi::OsStrExt;
     let found = py.import("fcgi._application")?.getattr("of_script")?.call1((globals,))?;
     if found.is_none() {
@@ -110,7 +117,11 @@ pub(super) fn of_script(
     let (application, kind): (Bound<'_, PyAny>, String) = found.extract()?;
     // The one script for all requests has a URL for itself.
     let file = setup.script.is_some().then(|| script.file_name().unwrap_or_default().as_bytes().to_vec());
-    new(&application, &kind, setup, file).map(Some)
+    Ok(Some(match wanted(setup).unwrap_or(&kind) {
+        "wsgi" => Found::Wsgi(Wsgi::new(&application, setup, file)?),
+        _ if setup.script.is_none() || setup.is_cgi => return Err(PyValueError::new_err(NEEDS_A_SERVER)),
+        _ => Found::Asgi(application.unbind()),
+    }))
 }
 
 /// Whether a CGI program's script may give an application. What is none is better run as `python3` runs it.

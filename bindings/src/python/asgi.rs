@@ -5,36 +5,28 @@ mod exchange;
 mod scope;
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::bail;
-use fcgi_core::{Event, Server, Setup};
+use fcgi_core::{Event, Request, Server, Setup};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PyString};
 
 use super::engine::refuse_options_of_lua;
-use super::ffi;
+use super::{context, ffi};
 use exchange::Exchange;
 use scope::Scopes;
-
-/// How long an application that runs many requests at once may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// From the signal to stop on; then requests that are still running are cancelled.
-    pub shutdown: Duration,
-    /// For each request; then it is cancelled.
-    pub request: Option<Duration>,
-}
 
 /// Serves an ASGI application in the calling thread until the server stops: the one that `--app` names, or the script with
 /// `--interface asgi`. False when there is none, or it is for another interface. The interpreter has been started.
 ///
 /// # Errors
 /// When the application cannot be loaded, its startup fails, or an option is not for ASGI.
-pub fn serve_asgi(setup: &Setup, server: &Arc<Server>, timeouts: Timeouts) -> anyhow::Result<bool> {
+pub fn serve_asgi(setup: &Setup, server: &Arc<Server>) -> anyhow::Result<bool> {
     let interface = setup.option("interface").map(|interface| interface.to_string_lossy());
     let event_loop = match interface.as_deref() {
         None | Some("asgi") => "auto",
@@ -43,7 +35,7 @@ pub fn serve_asgi(setup: &Setup, server: &Arc<Server>, timeouts: Timeouts) -> an
         Some("wsgi") => return Ok(false),
         Some(other) => bail!("--interface {other}: write wsgi, asgi, asgi:asyncio or asgi:uvloop"),
     };
-    let (spec, script) = match (setup.option("app"), &setup.script) {
+    let (spec, script): (Option<&OsStr>, Option<&OsStr>) = match (setup.option("app"), &setup.script) {
         (Some(spec), _) => (Some(spec), None),
         (None, Some(script)) if interface.is_some() => (None, Some(script.as_os_str())),
         (None, None) if interface.is_some() => {
@@ -54,42 +46,76 @@ pub fn serve_asgi(setup: &Setup, server: &Arc<Server>, timeouts: Timeouts) -> an
     refuse_options_of_lua(setup)?;
     ffi::keep_thread_state();
     Python::attach(|py| {
-        serve(py, setup, server, &[spec, script], event_loop, interface.is_some(), timeouts).map_err(|e| {
-            // The package says in one line what it knows; all else is shown as Python shows it.
-            if !e.get_type(py).name().is_ok_and(|name| name == "Failed") {
-                e.display(py);
+        let name = |name: Option<&OsStr>| name.map(|name| ffi::decode(py, name.as_bytes())).transpose();
+        let found = || -> PyResult<bool> {
+            let (spec, script) = (name(spec)?, name(script)?);
+            let find = py.import("fcgi._asgi")?.getattr("find")?;
+            let application = find.call1((spec, &script, interface.is_some(), setup.shared_process))?;
+            if application.is_none() {
+                return Ok(false);
             }
-            anyhow::anyhow!("{}", e.value(py))
-        })
+            let reactor = fcgi_core::Reactor::new(server.clone());
+            run(setup, reactor, &application, script, event_loop, None).map(|()| true)
+        };
+        found().map_err(|e| why(py, &e))
     })
 }
 
-fn serve(
-    py: Python<'_>,
+/// Serves the application that a script has turned out to be, in the calling thread until the server stops. The request that
+/// the script was started for is its first; a body that has been taken from it already is in `spooled`.
+///
+/// # Errors
+/// When the application's startup fails. The request has been answered.
+pub(super) fn take_over(
     setup: &Setup,
     server: &Arc<Server>,
-    names: &[Option<&OsStr>; 2],
-    event_loop: &str,
-    is_certain: bool,
-    timeouts: Timeouts,
-) -> PyResult<bool> {
-    let name = |name: Option<&OsStr>| name.map(|name| ffi::decode(py, name.as_bytes())).transpose();
-    let (spec, script) = (name(names[0])?, name(names[1])?);
-    let module = py.import("fcgi._asgi")?;
-    let application = module.getattr("find")?.call1((spec, &script, is_certain, setup.shared_process))?;
-    if application.is_none() {
-        return Ok(false);
+    application: &Bound<'_, PyAny>,
+    script: &Path,
+    first: (Request, Option<File>),
+) -> anyhow::Result<()> {
+    let py = application.py();
+    let (request, spooled) = first;
+    let mut reactor = fcgi_core::Reactor::new(server.clone());
+    // It is of this server.
+    let Ok(request) = reactor.adopt(request) else { return Ok(()) };
+    let serve = || {
+        let script = ffi::decode(py, script.as_os_str().as_bytes())?;
+        let (key, exchange) = (request.key(), Bound::new(py, Exchange::new(request, spooled))?);
+        let result = run(setup, reactor, application, Some(script), "auto", Some((key, exchange.clone())));
+        // What failed may still hold it.
+        exchange.get().fail(&context::error_page("500 Internal Server Error", b""));
+        result
+    };
+    serve().map_err(|e| why(py, &e))
+}
+
+/// The package says in one line what it knows; all else is shown as Python shows it.
+fn why(py: Python<'_>, error: &PyErr) -> anyhow::Error {
+    if !error.get_type(py).name().is_ok_and(|name| name == "Failed") {
+        error.display(py);
     }
-    let turning = Turning { reactor: fcgi_core::Reactor::new(server.clone()), events: Vec::new() };
+    anyhow::anyhow!("{}", error.value(py))
+}
+
+fn run<'py>(
+    setup: &Setup,
+    reactor: fcgi_core::Reactor,
+    application: &Bound<'py, PyAny>,
+    script: Option<Bound<'py, PyString>>,
+    event_loop: &str,
+    first: Option<(u64, Bound<'py, Exchange>)>,
+) -> PyResult<()> {
+    let py = application.py();
     let arguments: PyResult<Vec<_>> = setup.arguments.iter().map(|a| ffi::decode(py, a.as_bytes())).collect();
     let options = PyDict::new(py);
     options.set_item("event_loop", event_loop)?;
-    options.set_item("shutdown_timeout", timeouts.shutdown.as_secs_f64())?;
-    options.set_item("request_timeout", timeouts.request.map(|timeout| timeout.as_secs_f64()))?;
+    options.set_item("shutdown_timeout", setup.shutdown_timeout.as_secs_f64())?;
+    options.set_item("request_timeout", setup.request_timeout.map(|timeout| timeout.as_secs_f64()))?;
     options.set_item("display_errors", setup.display_errors)?;
-    let reactor = Reactor { inner: Mutex::new(turning) };
-    module.getattr("serve")?.call((reactor, application, script, arguments?), Some(&options))?;
-    Ok(true)
+    let reactor = Reactor { inner: Mutex::new(Turning { reactor, events: Vec::new() }) };
+    let serve = py.import("fcgi._asgi")?.getattr("serve")?;
+    serve.call((reactor, application, script, arguments?, first), Some(&options))?;
+    Ok(())
 }
 
 /// Adds the classes of this file to the native module.
@@ -140,7 +166,7 @@ impl Reactor {
         for event in events {
             let (kind, key) = match event {
                 Event::Request(request) => {
-                    list.append((REQUEST, request.key(), Py::new(py, Exchange::new(request))?))?;
+                    list.append((REQUEST, request.key(), Py::new(py, Exchange::new(request, None))?))?;
                     continue;
                 }
                 Event::Readable(key) => (READABLE, key),

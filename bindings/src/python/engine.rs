@@ -6,19 +6,20 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fcgi_core::interpreter::{Isolation, Requests, Setup};
 use fcgi_core::script::{Cache, Watch};
-use fcgi_core::{Interpreter, Request as CoreRequest};
+use fcgi_core::{Interpreter, Request as CoreRequest, Server};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::accept::Loop;
-use super::application::{self, Applications, Named, Running};
+use super::application::{self, Applications, Found, Named, Running};
 use super::process::Environment;
 use super::request::Request;
 use super::stdio::Stdio;
-use super::{descriptors, ffi};
+use super::{asgi, descriptors, ffi};
 
 /// What serves the requests of one thread.
 struct Engine {
@@ -55,6 +56,14 @@ enum Ended {
     Status(u32),
     /// It gave an application, which is to answer.
     Application(Running),
+    /// It gave an application that wants the thread for its event loop, with its module and its environment.
+    EventLoop(Py<PyAny>, Py<PyAny>, Py<PyDict>),
+}
+
+/// An application that waits for the thread, and the body of its first request.
+struct Waiting {
+    application: Py<PyAny>,
+    spooled: Option<File>,
 }
 
 impl Engine {
@@ -128,16 +137,22 @@ impl Engine {
             }
             self.stdio.get().flush_python(py);
             if request.lock().written() == 0
-                && let Some(wsgi) = application::of_script(py, globals.cast()?, script, &self.setup)?
+                && let Some(found) = application::of_script(py, globals.cast()?, script, &self.setup)?
             {
-                return Ok(Some(wsgi));
+                return Ok(Some(found));
             }
             in_context.call1((run, rest, &globals)).map(|_| None)
         });
         let exception = match result {
-            Ok(Some(wsgi)) => {
-                let main = keep.call0(py)?;
-                return Ok(Ended::Application(Running { script: Watch::new(script), wsgi, main }));
+            Ok(Some(found)) => {
+                let (main, environment): (Py<PyAny>, Bound<'_, PyDict>) = keep.call0(py)?.extract(py)?;
+                let environment = self.environment.get().of_application(py, &environment)?;
+                return Ok(match found {
+                    Found::Wsgi(wsgi) => {
+                        Ended::Application(Running { script: Watch::new(script), wsgi, main, environment })
+                    }
+                    Found::Asgi(application) => Ended::EventLoop(application, main, environment),
+                });
             }
             Ok(None) => None,
             Err(e) => Some(e.into_value(py)),
@@ -145,11 +160,18 @@ impl Engine {
         Ok(Ended::Status(in_context.call1((end, exception))?.extract()?))
     }
 
+    /// Makes ready for a script's application.
+    fn make_ready(&self, py: Python<'_>, script: &Path, main: &Py<PyAny>, environment: &Py<PyDict>) -> PyResult<()> {
+        self.environment.get().enter_application(py, environment)?;
+        let path = ffi::decode(py, script.as_os_str().as_bytes())?;
+        self.scripts.call.call1(py, (main, path, environment))?;
+        Ok(())
+    }
+
     /// Lets a script's application answer.
     fn call(&mut self, py: Python<'_>, mut running: Running, request: &Request, spooled: Option<File>) -> u32 {
-        let path = ffi::decode(py, running.script.path().as_os_str().as_bytes());
-        let status = match path.and_then(|path| self.scripts.call.call1(py, (&running.main, path))) {
-            Ok(_) => running.wsgi.answer(py, request.shared(), spooled, self.setup.display_errors),
+        let status = match self.make_ready(py, running.script.path(), &running.main, &running.environment) {
+            Ok(()) => running.wsgi.answer(py, request.shared(), spooled, self.setup.display_errors),
             Err(e) => {
                 e.print(py);
                 1
@@ -159,14 +181,37 @@ impl Engine {
         status
     }
 
-    fn answer(&mut self, py: Python<'_>, script: &Path, request: &Request) -> u32 {
+    /// Runs a script for a request, or the application that it gives; gives the exit status, or what wants the thread.
+    fn answer(&mut self, py: Python<'_>, script: &Path, request: &Request) -> Result<u32, Waiting> {
         match self.run(py, script, request) {
-            Ok(Ended::Status(status)) => status,
-            Ok(Ended::Application(running)) => self.call(py, running, request, descriptors::spooled_body()),
+            Ok(Ended::Status(status)) => Ok(status),
+            Ok(Ended::Application(running)) => Ok(self.call(py, running, request, descriptors::spooled_body())),
+            Ok(Ended::EventLoop(application, main, environment)) => {
+                match self.make_ready(py, script, &main, &environment) {
+                    Ok(()) => Err(Waiting { application, spooled: descriptors::spooled_body() }),
+                    Err(e) => {
+                        e.print(py);
+                        Ok(1)
+                    }
+                }
+            }
             Err(e) => {
                 e.print(py);
-                1
+                Ok(1)
             }
+        }
+    }
+
+    /// Lets an application have the thread until the server stops.
+    fn give_way(&self, waiting: Waiting, script: &Path, shared: Arc<Mutex<CoreRequest>>, server: &Arc<Server>) {
+        // Nobody else has it any more.
+        let Some(request) = Arc::into_inner(shared) else { return };
+        let request = request.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Waiting { application, spooled } = waiting;
+        let result =
+            Python::attach(|py| asgi::take_over(&self.setup, server, application.bind(py), script, (request, spooled)));
+        if let Err(e) = result {
+            tracing::error!("{e:#}");
         }
     }
 }
@@ -210,7 +255,8 @@ pub(super) fn answer_cgi(setup: Setup, script: &Path) -> anyhow::Result<u8> {
     let request = Request::new(fcgi_core::cgi::request());
     let status = Python::attach(|py| {
         engine.stdio.get().serve(Some(request.shared().clone()));
-        engine.answer(py, script, &request)
+        // What needs a server is refused to a CGI program.
+        engine.answer(py, script, &request).unwrap_or(1)
     });
     ffi::flush_c_streams();
     descriptors::finish(request.shared(), status, false);
@@ -243,19 +289,27 @@ impl Interpreter for Engine {
             let _ = request.finish(1);
             return;
         }
-        let (shared, status, had_children) = Python::attach(|py| {
+        let (shared, answered, had_children) = Python::attach(|py| {
             self.stdio.get().serve(Some(shared.clone()));
             let Scripts { close, next, .. } = &self.scripts;
             let (stdio, environment) = (self.stdio.clone_ref(py), self.environment.clone_ref(py));
             let of_engine = (stdio, environment, close.clone_ref(py), next.clone_ref(py));
             Loop::new(script, more, &shared, of_engine).enter();
-            let status = self.answer(py, script, &request);
+            let answered = self.answer(py, script, &request);
             let had_children = self.stdio.get().had_children();
             self.stdio.get().serve(None);
             let (shared, wanted) = Loop::leave().unwrap_or((shared, 0));
-            (shared, if status == 0 { wanted } else { status }, had_children)
+            (shared, answered.map(|status| if status == 0 { wanted } else { status }), had_children)
         });
         ffi::flush_c_streams();
-        descriptors::finish(&shared, status, had_children);
+        match answered {
+            Ok(status) => descriptors::finish(&shared, status, had_children),
+            Err(waiting) => {
+                descriptors::end(&shared, had_children);
+                drop(request);
+                let server = more.borrow().server().clone();
+                self.give_way(waiting, script, shared, &server);
+            }
+        }
     }
 }

@@ -36,7 +36,7 @@ mod request;
 mod stdio;
 mod wsgi;
 
-pub use asgi::{Timeouts, serve_asgi};
+pub use asgi::serve_asgi;
 pub use engine::interpreter;
 #[cfg(feature = "python-extension")]
 pub use extension::{afresh, run as run_plain, start, version};

@@ -33,6 +33,8 @@ struct State {
     block: Block,
     /// Another thread may still look something up in it.
     previous: Block,
+    /// The application whose environment it is, by the address of its dictionary.
+    owner: Option<usize>,
 }
 
 /// A name and a value, each with its object.
@@ -86,7 +88,8 @@ impl Environment {
     pub(super) fn enter<'py>(&self, py: Python<'py>, params: &Params) -> PyResult<Bound<'py, PyDict>> {
         let dict = self.base_dict.bind(py).copy()?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { pairs, overlaid, block, previous } = &mut *state;
+        let State { pairs, overlaid, block, previous, owner } = &mut *state;
+        *owner = None;
         std::mem::swap(block, previous);
         block.text.clear();
         let mut starts = Vec::with_capacity(self.base.len() + params.len());
@@ -125,6 +128,53 @@ impl Environment {
         // SAFETY: the block lives as long as this object, and until the request after the next one.
         unsafe { environ = block.pointers.as_ptr() };
         Ok(dict)
+    }
+
+    /// What an application keeps of the environment that its script ran in: all but the request's variables. What the script
+    /// has set stays, such as where the settings are.
+    pub(super) fn of_application(&self, py: Python<'_>, current: &Bound<'_, PyDict>) -> PyResult<Py<PyDict>> {
+        let kept = current.copy()?;
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, key, _, value) in &state.pairs {
+            // Who sets a variable sets another object.
+            if kept.get_item(key)?.is_some_and(|now| now.is(value)) {
+                match self
+                    .base_names
+                    .contains(name)
+                    .then(|| self.base_dict.bind(py).get_item(key))
+                    .transpose()?
+                    .flatten()
+                {
+                    Some(own) => kept.set_item(key, own)?,
+                    None => kept.del_item(key)?,
+                }
+            }
+        }
+        Ok(kept.unbind())
+    }
+
+    /// Makes an application's environment that of the process, unless it is.
+    pub(super) fn enter_application(&self, py: Python<'_>, dict: &Py<PyDict>) -> PyResult<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { block, previous, owner, .. } = &mut *state;
+        let address = dict.as_ptr() as usize;
+        if *owner == Some(address) {
+            return Ok(());
+        }
+        std::mem::swap(block, previous);
+        block.text.clear();
+        let mut starts = Vec::new();
+        for (name, value) in dict.bind(py).iter() {
+            let (name, value): (&[u8], &[u8]) = (name.extract()?, value.extract()?);
+            if fits(name, value) {
+                block.push(name, value, &mut starts);
+            }
+        }
+        block.finish(&starts);
+        *owner = Some(address);
+        // SAFETY: as above.
+        unsafe { environ = block.pointers.as_ptr() };
+        Ok(())
     }
 }
 

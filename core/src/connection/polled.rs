@@ -27,12 +27,17 @@ impl Connection {
     /// As [`start`](Self::start), for a loop that knows the request as `key`.
     pub(crate) fn start_polled(self: &Arc<Self>, id: u16, key: u64, hub: &Hub) -> Option<Started> {
         let started = self.start(id, hub, false)?;
+        self.adopt(id, key, hub);
+        Some(started)
+    }
+
+    /// Lets a loop have a running request, which it knows as `key`.
+    pub(crate) fn adopt(&self, id: u16, key: u64, hub: &Hub) {
         let mut state = self.lock();
         if let Some(inbox) = state.inbox(id) {
             inbox.awaited.key = key;
         }
         state.nudge_for_news(hub);
-        Some(started)
     }
 
     /// Moves what has come of a request's input to `into`.

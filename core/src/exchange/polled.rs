@@ -28,6 +28,13 @@ impl Exchange {
         }
     }
 
+    /// Lets a loop have a request that was worked on without one.
+    pub(crate) fn adopt(&self, key: u64) {
+        if let Some(connection) = &self.connection {
+            connection.adopt(self.id, key, &self.hub);
+        }
+    }
+
     pub(crate) fn try_fill(&mut self, input: Input) -> io::Result<&[u8]> {
         let reader = match input {
             Input::Stdin => &mut self.stdin,

@@ -41,6 +41,7 @@ use crate::connection::{Change, Connection};
 use crate::exchange::Exchange;
 use crate::gateway;
 use crate::poll::Token;
+use crate::request::Request;
 pub use request::PolledRequest;
 
 /// What a turn has found. Numbers are those that [`PolledRequest::key`] gives; they may be of requests that have been
@@ -73,6 +74,18 @@ impl Reactor {
     pub fn new(server: Arc<Server>) -> Self {
         server.hub.rest();
         Self { server, tokens: Vec::new(), last_key: 0, last_tick: Instant::now() }
+    }
+
+    /// Takes a request that the server gave by [`accept`](Server::accept): whoever began to work on it has found that it is
+    /// for the event loop. What has been read and written stays so.
+    ///
+    /// # Errors
+    /// The request, when it is none of a FastCGI connection, or has been finished.
+    pub fn adopt(&mut self, request: Request) -> Result<PolledRequest, Request> {
+        let (role, params, exchange, written) = request.into_parts::<Exchange>()?;
+        self.last_key += 1;
+        exchange.adopt(self.last_key);
+        Ok(PolledRequest::new(self.last_key, role, params, exchange, written))
     }
 
     /// The server.
@@ -145,7 +158,7 @@ impl Reactor {
             let length = started.stdin.ended.then_some(started.stdin.bytes.len());
             gateway::put_right(&mut started.params, length);
             let exchange = Exchange::polled(self.server.hub.clone(), connection, id, &mut started);
-            events.push(Event::Request(PolledRequest::new(key, started.role, started.params, exchange)));
+            events.push(Event::Request(PolledRequest::new(key, started.role, started.params, Box::new(exchange), 0)));
         }
     }
 
@@ -157,6 +170,13 @@ impl Reactor {
                 Change::Aborted => Event::Aborted(key),
             });
         });
+    }
+}
+
+/// The server can be asked for requests again.
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        self.server.hub.resume();
     }
 }
 

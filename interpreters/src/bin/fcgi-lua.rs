@@ -15,7 +15,7 @@ fn main() -> std::process::ExitCode {
         in_place_of_script: None,
         version: lua::version,
         start: |_| Ok(()),
-        event_loop: |_, _, _| Ok(false),
+        event_loop: |_, _| Ok(false),
         afresh: None,
         plain: lua::run_plain,
     })

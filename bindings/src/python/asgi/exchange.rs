@@ -1,6 +1,7 @@
 //! One request and its answer.
 
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fcgi_core::request::Input;
@@ -11,6 +12,9 @@ use pyo3::types::PyBytes;
 
 use crate::python::ffi;
 
+/// Bytes of a body that lies in a file that are given at once.
+const PIECE: usize = 64 << 10;
+
 /// A request, and its answer as far as it is known.
 #[pyclass(frozen, module = "fcgi._fcgi")]
 pub(super) struct Exchange {
@@ -19,6 +23,8 @@ pub(super) struct Exchange {
 
 struct Inner {
     request: PolledRequest,
+    /// The body, if it had been taken from the request before an event loop got it.
+    spooled: Option<File>,
     /// The answer's header, which waits for the first part of its body: until then the application may still fail.
     head: Vec<u8>,
     /// What an application has sent and there was no room for, and how much of it has been taken since.
@@ -30,10 +36,10 @@ struct Inner {
 }
 
 impl Exchange {
-    pub(super) fn new(request: PolledRequest) -> Self {
+    pub(super) fn new(request: PolledRequest, spooled: Option<File>) -> Self {
         let is_head_request = request.params().get(b"REQUEST_METHOD") == Some(b"HEAD");
         let (head, rest) = (Vec::new(), Vec::new());
-        Self { inner: Mutex::new(Inner { request, head, rest, taken: 0, is_last: false, is_head_request }) }
+        Self { inner: Mutex::new(Inner { request, spooled, head, rest, taken: 0, is_last: false, is_head_request }) }
     }
 
     pub(super) fn with_params<R>(&self, f: impl FnOnce(&mut Params) -> R) -> R {
@@ -83,7 +89,12 @@ impl Inner {
 impl Exchange {
     /// The next part of the body, and whether more follows; `None` when nothing is there yet.
     fn read(&self, py: Python<'_>) -> PyResult<Option<(Py<PyBytes>, bool)>> {
-        let request = &mut self.lock().request;
+        let Inner { request, spooled, .. } = &mut *self.lock();
+        if let Some(file) = spooled {
+            let mut part = vec![0; PIECE];
+            let length = file.read(&mut part)?;
+            return Ok(Some((PyBytes::new(py, &part[..length]).unbind(), length > 0)));
+        }
         let part = match request.try_fill_buf(Input::Stdin) {
             Ok(part) => PyBytes::new(py, part).unbind(),
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(None),
@@ -157,7 +168,7 @@ impl Exchange {
     }
 
     /// Ends the request: with a page if nothing has been sent, otherwise so that the answer is not taken for a whole one.
-    fn fail(&self, page: &[u8]) {
+    pub(super) fn fail(&self, page: &[u8]) {
         let inner = &mut *self.lock();
         // A client that has gone needs no page.
         if inner.request.discard() {

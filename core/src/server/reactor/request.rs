@@ -23,8 +23,8 @@ pub struct PolledRequest {
 }
 
 impl PolledRequest {
-    pub(super) fn new(key: u64, role: Role, params: Params, exchange: Exchange) -> Self {
-        Self { key, role, params, exchange: Box::new(exchange), written: 0, finished: false }
+    pub(super) fn new(key: u64, role: Role, params: Params, exchange: Box<Exchange>, written: u64) -> Self {
+        Self { key, role, params, exchange, written, finished: false }
     }
 
     /// The number by which events tell of this request. None is used twice by a reactor.
