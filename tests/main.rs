@@ -42,5 +42,7 @@ mod nginx;
 mod python;
 #[cfg(feature = "python")]
 mod python_command_line;
+#[cfg(feature = "python")]
+mod python_limits;
 mod scripts_by_name;
 mod workers;

@@ -427,7 +427,6 @@ fn options_that_are_not_for_python() {
     for (words, message) in [
         (&["--isolation", "state"][..], "--isolation state"),
         (&["--memory-limit", "1M"], "--memory-limit"),
-        (&["--request-timeout", "1"], "--request-timeout"),
         (&["--threads", "2"], "--threads"),
     ] {
         let mut command = Command::new(FCGI_PYTHON);

@@ -17,7 +17,7 @@ An application by the rules of WSGI or ASGI can be served from a program of one'
 
 In a loop, `sys.stdin`, `sys.stdout`, `sys.stderr`, `os.environ` and descriptors 0 to 2 are the request's.
 """
-from fcgi._fcgi import Request, __version__, accept, finish, set_exit_status
+from fcgi._fcgi import Request, RequestTimeout, __version__, accept, finish, set_exit_status
 
 
 def serve(application, listen=(), **named):
@@ -26,4 +26,4 @@ def serve(application, listen=(), **named):
     return _serve.serve(application, listen, **named)
 
 
-__all__ = ["Request", "__version__", "accept", "finish", "serve", "set_exit_status"]
+__all__ = ["Request", "RequestTimeout", "__version__", "accept", "finish", "serve", "set_exit_status"]

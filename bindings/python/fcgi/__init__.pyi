@@ -2,7 +2,7 @@
 
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union, final
 
-__all__ = ["Request", "__version__", "accept", "finish", "serve", "set_exit_status"]
+__all__ = ["Request", "RequestTimeout", "__version__", "accept", "finish", "serve", "set_exit_status"]
 
 __version__: str
 
@@ -25,6 +25,9 @@ def serve(
 
 def set_exit_status(status: int) -> None:
     """Set the exit status of the request, unless the script ends otherwise."""
+
+class RequestTimeout(BaseException):
+    """The request takes longer than --request-timeout. Not an Exception, so that few keep it by accident."""
 
 @final
 class Request:

@@ -90,6 +90,15 @@ def unraisable(exception, func):
     sys.__excepthook__(type(exception), exception, exception.__traceback__)
 
 
+def limited(function, *arguments):
+    """Calls what runs functions of the script, for which the time limit holds."""
+    before = _fcgi.limited(True)
+    try:
+        function(*arguments)
+    finally:
+        _fcgi.limited(before)
+
+
 # Signals that the process itself has handlers for.
 OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGPIPE)
 
@@ -195,6 +204,8 @@ class Isolation:
         self.locale = _fcgi.locale()
         self.directory = None
         self.threads = set(sys._current_frames())
+        # Threads of requests that took too long.
+        self.left = []
         sys.argv = []
         changing = {"stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__", "argv"}
         # Those that were replaced above are as they should be.
@@ -243,15 +254,15 @@ class Isolation:
     def finish(self):
         """What happens at the end of a process: threads are waited for, functions of `atexit` called."""
         if _thread._count() or "concurrent.futures" in modules:
-            self.join_threads()
+            limited(self.join_threads)
         if self.exits.functions:
-            self.exits.run_exitfuncs()
+            limited(self.exits.run_exitfuncs)
         weakref = modules.get("weakref")
         if weakref and weakref.finalize._registry:
-            self.run_finalizers(weakref.finalize)
+            limited(self.run_finalizers, weakref.finalize)
         logging = modules.get("logging")
         if logging and logging._handlerList:
-            self.close_handlers(logging)
+            limited(self.close_handlers, logging)
 
     def join_threads(self):
         threading = modules.get("threading")
@@ -271,14 +282,20 @@ class Isolation:
             return
         current = threading.current_thread()
         while True:
+            running = threading.enumerate()
+            self.left = [t for t in self.left if t in running]
             waiting = [
-                t for t in threading.enumerate() if not t.daemon and t is not current and t.ident not in self.threads
-                and t is not threading.main_thread()
+                t for t in running if not t.daemon and t is not current and t.ident not in self.threads
+                and t is not threading.main_thread() and t not in self.left
             ]
             if not waiting:
                 return
-            for thread in waiting:
-                thread.join()
+            try:
+                for thread in waiting:
+                    thread.join()
+            except _fcgi.RequestTimeout:
+                self.left += waiting
+                raise
 
     def run_finalizers(self, finalize):
         waiting = [(info.index, f) for f, info in list(finalize._registry.items()) if info.atexit]

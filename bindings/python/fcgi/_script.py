@@ -109,7 +109,10 @@ class Script:
         if _fcgi.is_forked():
             self.leave(status)
         try:
-            self.isolation.finish()
+            try:
+                self.isolation.finish()
+            except _fcgi.RequestTimeout as e:
+                status = self.report(e)
             status = self.streams.close(status)
             modules["__main__"] = self.nobody
             if _fcgi.clear_module(self.globals):

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use super::process::Environment;
 use super::request::Request;
 use super::stdio::Stdio;
-use super::{descriptors, ffi};
+use super::{descriptors, ffi, limit};
 
 type Shared = Arc<Mutex<fcgi_core::Request>>;
 
@@ -65,6 +65,7 @@ impl Loop {
 
     fn finish(&self, py: Python<'_>) -> PyResult<()> {
         self.close.call1(py, (0,))?;
+        limit::end(py);
         let had_children = self.stdio.get().had_children();
         let (current, status) = (&self.current, self.status);
         py.detach(|| {
@@ -81,6 +82,7 @@ impl Loop {
             return Ok(true);
         };
         let has_changed = watch.has_changed();
+        limit::arm(false);
         self.finish(py)?;
         if has_changed {
             return Ok(false);
@@ -96,6 +98,7 @@ impl Loop {
         self.stdio.get().serve(Some(self.current.clone()));
         let environment = self.environment.get().enter(py, request.lock().params())?;
         self.open.call1(py, (environment, descriptors::has_body()))?;
+        limit::begin(&self.current);
         Ok(true)
     }
 }

@@ -13,6 +13,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::limit;
 use super::wsgi::Wsgi;
 
 const NEEDS_A_SERVER: &str =
@@ -47,7 +48,12 @@ impl Named {
     /// Lets the application answer a request to its end; gives the exit status.
     pub(super) fn answer(&mut self, request: CoreRequest) -> u32 {
         let request = Arc::new(Mutex::new(request));
-        let status = Python::attach(|py| self.wsgi.answer(py, &request, None, self.display_errors));
+        let status = Python::attach(|py| {
+            limit::begin(&request);
+            let status = self.wsgi.answer(py, &request, None, self.display_errors);
+            limit::end(py);
+            status
+        });
         // A client that has gone needs no answer.
         let _ = request.lock().unwrap_or_else(PoisonError::into_inner).finish(status);
         status

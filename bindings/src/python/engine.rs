@@ -19,7 +19,7 @@ use super::application::{self, Applications, Found, Named, Running};
 use super::process::Environment;
 use super::request::Request;
 use super::stdio::Stdio;
-use super::{asgi, descriptors, ffi};
+use super::{asgi, descriptors, ffi, limit};
 
 /// What serves the requests of one thread.
 struct Engine {
@@ -129,20 +129,24 @@ impl Engine {
         let begun = begin.bind(py).call1((path, environment, has_body))?;
         let begun = begun.cast::<PyTuple>()?;
         let (in_context, globals) = (begun.get_item(0)?, begun.get_item(1)?);
+        limit::begin(request.shared());
         let result = code.and_then(|compiled| {
             let first = in_context.call1((run, &compiled.code, &globals));
             let rest = compiled.rest.bind(py);
             if rest.is_none() || first.is_err() {
                 return first.map(|_| None);
             }
+            limit::arm(false);
             self.stdio.get().flush_python(py);
             if request.lock().written() == 0
                 && let Some(found) = application::of_script(py, globals.cast()?, script, &self.setup)?
             {
                 return Ok(Some(found));
             }
+            limit::arm(true);
             in_context.call1((run, rest, &globals)).map(|_| None)
         });
+        limit::arm(false);
         let exception = match result {
             Ok(Some(found)) => {
                 let (main, environment): (Py<PyAny>, Bound<'_, PyDict>) = keep.call0(py)?.extract(py)?;
@@ -151,13 +155,18 @@ impl Engine {
                     Found::Wsgi(wsgi) => {
                         Ended::Application(Running { script: Watch::new(script), wsgi, main, environment })
                     }
-                    Found::Asgi(application) => Ended::EventLoop(application, main, environment),
+                    Found::Asgi(application) => {
+                        limit::end(py);
+                        Ended::EventLoop(application, main, environment)
+                    }
                 });
             }
             Ok(None) => None,
             Err(e) => Some(e.into_value(py)),
         };
-        Ok(Ended::Status(in_context.call1((end, exception))?.extract()?))
+        let status = in_context.call1((end, exception))?.extract();
+        limit::end(py);
+        Ok(Ended::Status(status?))
     }
 
     /// Makes ready for a script's application.
@@ -171,7 +180,12 @@ impl Engine {
     /// Lets a script's application answer.
     fn call(&mut self, py: Python<'_>, mut running: Running, request: &Request, spooled: Option<File>) -> u32 {
         let status = match self.make_ready(py, running.script.path(), &running.main, &running.environment) {
-            Ok(()) => running.wsgi.answer(py, request.shared(), spooled, self.setup.display_errors),
+            Ok(()) => {
+                limit::begin(request.shared());
+                let status = running.wsgi.answer(py, request.shared(), spooled, self.setup.display_errors);
+                limit::end(py);
+                status
+            }
             Err(e) => {
                 e.print(py);
                 1
@@ -222,10 +236,8 @@ impl Engine {
 /// When the application cannot be loaded, the system has no pipes for us, or an option is not for Python.
 pub fn interpreter(setup: Setup) -> anyhow::Result<Box<dyn Interpreter>> {
     refuse_options_of_lua(&setup)?;
-    if setup.watchdog.is_some() {
-        anyhow::bail!("--request-timeout is for Lua and ASGI so far: the web server's own timeout has to do here");
-    }
     ffi::keep_thread_state();
+    Python::attach(|py| limit::set_up(py, setup.watchdog.as_ref()).map_err(|e| not_ready(py, &e)))?;
     Ok(match named(&setup)? {
         Some(named) => Box::new(named),
         None => Box::new(Engine::new(setup)?),

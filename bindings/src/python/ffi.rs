@@ -68,6 +68,39 @@ pub(super) fn interrupt(thread: std::ffi::c_ulong, exception: &Bound<'_, PyAny>)
     unsafe { ffi::PyThreadState_SetAsyncExc(thread as _, exception.as_ptr()) };
 }
 
+/// A thread that runs code of Python's, as others reach it.
+#[derive(Clone, Copy)]
+pub(super) struct Thread(libc::pthread_t);
+
+impl Thread {
+    pub(super) fn current() -> Self {
+        // SAFETY: it has no conditions.
+        Self(unsafe { libc::pthread_self() })
+    }
+
+    /// Lets the thread meet an exception at its next instruction.
+    pub(super) fn raise(self, exception: &Bound<'_, PyAny>) {
+        interrupt(self.0, exception);
+    }
+
+    /// Takes back an exception that the thread has not met.
+    pub(super) fn forget_exception(self, _py: Python<'_>) {
+        // SAFETY: the interpreter is held, and nothing is what takes it back.
+        unsafe { ffi::PyThreadState_SetAsyncExc(self.0 as _, std::ptr::null_mut()) };
+    }
+
+    /// Sends the thread, which still runs, a signal.
+    pub(super) fn signal(self, number: i32) {
+        // SAFETY: whoever holds this ends before the thread does.
+        unsafe { libc::pthread_kill(self.0, number) };
+    }
+}
+
+/// The signal that ends what takes too long: one that nobody else is known to use.
+pub(super) fn time_limit_signal() -> i32 {
+    libc::SIGRTMAX() - 3
+}
+
 /// Keeps this thread's state of the interpreter as long as the thread lives, so that it is not made for each request anew.
 pub(super) fn keep_thread_state() {
     // SAFETY: the state is this thread's own; it is let go at once and found again by each later attachment.

@@ -28,6 +28,7 @@ mod extension;
 mod ffi;
 mod flusher;
 mod isolation;
+mod limit;
 mod module;
 #[cfg(not(feature = "python-extension"))]
 mod plain;

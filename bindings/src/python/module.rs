@@ -8,13 +8,14 @@ use super::isolation::{self, Snapshot};
 use super::process::{self, Environment};
 use super::request::Request;
 use super::stdio::Stdio;
-use super::{asgi, descriptors, ffi};
+use super::{asgi, descriptors, ffi, limit};
 
 /// Adds what the package `fcgi` needs to its native module.
 ///
 /// # Errors
 /// When Python has no memory for it.
 pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<Request>()?;
     module.add_class::<Snapshot>()?;
@@ -25,6 +26,8 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(forked, module)?)?;
     module.add_function(wrap_pyfunction!(is_forked, module)?)?;
     module.add_function(wrap_pyfunction!(interrupt, module)?)?;
+    module.add("RequestTimeout", py.get_type::<limit::RequestTimeout>())?;
+    module.add_function(wrap_pyfunction!(limited, module)?)?;
     module.add_class::<Stdio>()?;
     module.add_function(wrap_pyfunction!(accept::accept, module)?)?;
     module.add_function(wrap_pyfunction!(accept::finish, module)?)?;
@@ -37,6 +40,12 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
 #[pyfunction]
 fn run<'py>(code: &Bound<'py, PyAny>, globals: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
     ffi::eval(code, globals)
+}
+
+/// Says that code of the script's runs, for which the time limit holds, or (`false`) code of ours.
+#[pyfunction]
+fn limited(limited: bool) -> bool {
+    limit::arm(limited)
 }
 
 /// Says that this process was forked off by a script.
