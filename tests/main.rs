@@ -12,8 +12,10 @@
 //! * `workers`: processes, threads, signals, stopping
 //! * `constrained`: hosts that allow one process and no thread
 //! * `nginx`: behind the real one
+//! * `mercurial`: its CGI script behind nginx, asked by its own client, twenty times at once
 //! * `python`: applications of Python, and what its scripts cannot be compared with
 //! * `python_command_line`: the command line of `python3`, beside the real one
+//! * `python_streams`: its standard streams, kept by modules
 //! * `http`: the built-in front
 //! * `command`: the client `fcgi`, asking and showing
 //! * `examples`: what the README tells to run
@@ -36,6 +38,8 @@ mod examples;
 mod fidelity;
 mod http;
 mod limits;
+#[cfg(feature = "python")]
+mod mercurial;
 mod modes;
 mod nginx;
 #[cfg(feature = "python")]
@@ -44,5 +48,7 @@ mod python;
 mod python_command_line;
 #[cfg(feature = "python")]
 mod python_limits;
+#[cfg(feature = "python")]
+mod python_streams;
 mod scripts_by_name;
 mod workers;

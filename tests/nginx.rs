@@ -19,11 +19,18 @@ fn free_port() -> u16 {
 
 impl Nginx {
     pub fn start(directory: &Directory, upstream: &str, keep: bool) -> Self {
-        let port = free_port();
-        let path = directory.path().display();
         let keep_upstream = if keep { "keepalive 16;" } else { "" };
         let keep_conn = if keep { "fastcgi_keep_conn on;" } else { "" };
-        let params = repository().join("examples/servers/nginx-fastcgi.conf");
+        let location = format!("location / {{ include fastcgi.conf; {keep_conn} fastcgi_pass runner; }}");
+        Self::with(directory, &format!("upstream runner {{ server {upstream}; {keep_upstream} }}"), &location)
+    }
+
+    /// A web server with locations of the test's own, which find the configuration of the examples as `fastcgi.conf`.
+    pub fn with(directory: &Directory, upstreams: &str, locations: &str) -> Self {
+        let port = free_port();
+        let path = directory.path().display();
+        std::fs::copy(repository().join("examples/servers/nginx-fastcgi.conf"), directory.path().join("fastcgi.conf"))
+            .unwrap();
         let configuration = format!(
             "user root; daemon off; worker_processes 2; pid {path}/nginx.pid; error_log {path}/error.log;
              events {{ worker_connections 512; }}
@@ -31,14 +38,13 @@ impl Nginx {
                access_log off; client_max_body_size 200m;
                client_body_temp_path {path}/body; fastcgi_temp_path {path}/fastcgi; proxy_temp_path {path}/proxy;
                uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;
-               upstream runner {{ server {upstream}; {keep_upstream} }}
+               {upstreams}
                server {{
                  listen 127.0.0.1:{port};
                  root {path};
-                 location / {{ include {}; {keep_conn} fastcgi_pass runner; }}
+                 {locations}
                }}
-             }}",
-            params.display()
+             }}"
         );
         let file = directory.file("nginx.conf", configuration);
         let mut command = Command::new("nginx");
@@ -50,6 +56,10 @@ impl Nginx {
             std::thread::sleep(Duration::from_millis(10));
         }
         Self { port, _running: running }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// One HTTP/1.0 request; gives status, head and body.

@@ -1,12 +1,14 @@
-"""The standard streams: real ones, on descriptors 0 to 2. They last from request to request as long as nobody changes
-them, so a log handler of a module that stays writes to the request that runs."""
+"""The standard streams: real ones, on descriptors 0 to 2. They are the same objects from request to request, whatever
+scripts do to them: a module that stays may keep them, or their buffers, and reads and writes what belongs to the request."""
 import _io
+import _thread
 import sys
 
 from fcgi._notes import noted
 
 FileIO, BufferedReader, BufferedWriter = _io.FileIO, _io.BufferedReader, _io.BufferedWriter
 TextIOWrapper = _io.TextIOWrapper
+NAMES = ("<stdin>", "<stdout>", "<stderr>")
 # Encodings that begin each text alike.
 STATELESS = frozenset(("utf-8", "ascii", "latin-1", "iso-8859-1", "cp1252"))
 
@@ -22,7 +24,10 @@ class Streams:
         self.ignore_environment = sys.flags.ignore_environment
         self.made = [None, None, None]
         self.encodings = None
-        self.changed = [False, False, False]
+        # Those that are to begin anew in the next request.
+        self.used = [False, False, False]
+        self.stateful = [False, False, False]
+        self.layers = [None, None, None]
 
     def encodings_of(self, environment):
         """How `python3` would read and write text: as this interpreter was started, unless the request's variables say
@@ -42,74 +47,74 @@ class Streams:
         """Makes the streams of a request."""
         encodings = self.encodings_of(environment)
         made = self.made
-        if encodings is not self.encodings:
+        if encodings != self.encodings:
             self.encodings = encodings
-            made[:] = None, None, None
-        if made[0] is None or has_body:
-            made[0] = self.input(*encodings[0])
-        if made[1] is None:
-            made[1] = self.output(1, "<stdout>", self.stdio.write, self.stdio.flush, *encodings[1], False)
-        if made[2] is None:
-            made[2] = self.output(2, "<stderr>", self.stdio.write_error, None, *encodings[2], True)
+            self.used[:] = True, True, True
+        if has_body:
+            self.used[0] = True
+        for number in (0, 1, 2):
+            # A thread that was left may be inside of one.
+            if made[number] is None or (self.used[number] and _thread._count()):
+                self.make(number)
+            elif self.used[number]:
+                self.begin(made[number], number)
         if sys.stdin is not made[0] or sys.__stdin__ is not made[0]:
             sys.stdin = sys.__stdin__ = made[0]
         if sys.stdout is not made[1] or sys.__stdout__ is not made[1]:
             sys.stdout = sys.__stdout__ = made[1]
         if sys.stderr is not made[2] or sys.__stderr__ is not made[2]:
             sys.stderr = sys.__stderr__ = made[2]
-        self.has_body = has_body
+        self.used[:] = has_body or self.stateful[0], self.stateful[1], self.stateful[2]
 
-    def input(self, encoding, errors):
-        raw = FileIO(0, "rb", closefd=False)
-        raw.name = "<stdin>"
-        buffer = BufferedReader(raw, self.buffer_size(raw))
-        stream = TextIOWrapper(buffer, encoding, errors, "\n", False, self.unbuffered)
-        stream.mode = "r"
-        self.note_changes(stream, 0)
-        return stream
+    def make(self, number):
+        """Makes a stream, and what it consists of."""
+        kind = BufferedWriter if number else BufferedReader
+        raw, buffer, stream = (type.__new__(type) for type in (FileIO, kind, TextIOWrapper))
+        self.layers[number] = raw, buffer
+        self.begin(stream, number)
+        self.made[number] = stream
+        if number:
+            raw.write = self.stdio.write if number == 1 else self.stdio.write_error
+        if number == 1 and stream.buffer is buffer:
+            plain = buffer.flush
+
+            def flush_and_send():
+                plain()
+                self.stdio.flush()
+
+            buffer.flush = flush_and_send
+        self.note_changes(stream, number)
+
+    def begin(self, stream, number):
+        """Lets a stream begin, as at the start of a process: nothing was read ahead, and no option is changed."""
+        raw, buffer = self.layers[number]
+        encoding, errors = self.encodings[number]
+        raw.__init__(number, "wb" if number else "rb", closefd=False)
+        raw.name = NAMES[number]
+        # What a file that was closed is known by, beside its descriptor.
+        vars(raw).pop("__IOBase_closed", None)
+        below = raw if number and self.unbuffered else buffer
+        if below is buffer:
+            buffer.__init__(raw, self.buffer_size(raw))
+        stream.__init__(below, encoding, errors, "\n", number == 2, self.unbuffered)
+        stream.mode = "w" if number else "r"
+        self.stateful[number] = stream.encoding.lower() not in STATELESS
 
     @staticmethod
     def buffer_size(raw):
         size = raw._blksize
         return size if sys.version_info < (3, 14) else max(min(size, 8 << 20), 128 << 10)
 
-    def output(self, number, name, write, flush, encoding, errors, by_lines):
-        raw = FileIO(number, "wb", closefd=False)
-        raw.write = write
-        raw.name = name
-        if self.unbuffered:
-            stream = TextIOWrapper(raw, encoding, errors, "\n", by_lines, True)
-        else:
-            buffer = BufferedWriter(raw, self.buffer_size(raw))
-            if flush:
-                plain = buffer.flush
-
-                def flush_and_send():
-                    plain()
-                    flush()
-
-                buffer.flush = flush_and_send
-            stream = TextIOWrapper(buffer, encoding, errors, "\n", by_lines)
-        stream.mode = "w"
-        self.note_changes(stream, number)
-        return stream
-
     def note_changes(self, stream, number):
-        """Lets a stream that is changed be replaced by a new one."""
-        self.changed[number] = stream.encoding.lower() not in STATELESS
+        """Lets a stream begin anew after it was changed or closed."""
 
-        def has_changed(*_):
-            self.changed[number] = True
+        def has_happened(*_):
+            self.used[number] = True
 
-        def note(object, name):
-            setattr(object, name, noted(getattr(object, name), has_changed))
-
-        for name in ("reconfigure", "detach", "close"):
-            note(stream, name)
-        note(stream.buffer, "close")
-        if hasattr(stream.buffer, "raw"):
-            note(stream.buffer, "detach")
-            note(stream.buffer.raw, "close")
+        for object in {stream, stream.buffer, self.layers[number][0]}:
+            for name in ("reconfigure", "detach", "close"):
+                if hasattr(object, name):
+                    setattr(object, name, noted(getattr(object, name), has_happened))
 
     def close(self, status):
         """Writes out what is left; as `python3`, with status 120 when that cannot be done."""
@@ -143,15 +148,15 @@ class Streams:
                 pass
 
     def forget(self):
-        """Forgets the streams that are not as they were."""
-        made, changed = self.made, self.changed
+        """Takes back what a script has put in the place of its streams."""
+        made = self.made
         if sys.stdout is not made[1] or sys.stdin is not made[0] or sys.stderr is not made[2]:
             # What has taken their place may close them as it goes.
             sys.stdin, sys.stdout, sys.stderr = made
-        if True in changed:
-            for number in (0, 1, 2):
-                if changed[number]:
-                    made[number] = None
-                    changed[number] = False
-        if self.has_body:
-            made[0] = None
+        for number in (1, 2):
+            if self.used[number]:
+                for stream in (made[number], self.layers[number][1]):
+                    try:
+                        stream.flush()
+                    except BaseException:
+                        pass
