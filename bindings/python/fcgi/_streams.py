@@ -25,8 +25,7 @@ class Streams:
         self.made = [None, None, None]
         self.encodings = None
         # Those that are to begin anew in the next request.
-        self.used = [False, False, False]
-        self.stateful = [False, False, False]
+        self.used = [True, True, True]
         self.layers = [None, None, None]
 
     def encodings_of(self, environment):
@@ -52,19 +51,26 @@ class Streams:
             self.used[:] = True, True, True
         if has_body:
             self.used[0] = True
-        for number in (0, 1, 2):
-            # A thread that was left may be inside of one.
-            if made[number] is None or (self.used[number] and _thread._count()):
-                self.make(number)
-            elif self.used[number]:
-                self.begin(made[number], number)
+        if True in self.used:
+            self.begin_anew()
         if sys.stdin is not made[0] or sys.__stdin__ is not made[0]:
             sys.stdin = sys.__stdin__ = made[0]
         if sys.stdout is not made[1] or sys.__stdout__ is not made[1]:
             sys.stdout = sys.__stdout__ = made[1]
         if sys.stderr is not made[2] or sys.__stderr__ is not made[2]:
             sys.stderr = sys.__stderr__ = made[2]
-        self.used[:] = has_body or self.stateful[0], self.stateful[1], self.stateful[2]
+        if has_body:
+            self.used[0] = True
+
+    def begin_anew(self):
+        for number in (0, 1, 2):
+            if not self.used[number]:
+                continue
+            # A thread that was left may be inside of one.
+            if self.made[number] is None or _thread._count():
+                self.make(number)
+            else:
+                self.begin(self.made[number], number)
 
     def make(self, number):
         """Makes a stream, and what it consists of."""
@@ -98,7 +104,7 @@ class Streams:
             buffer.__init__(raw, self.buffer_size(raw))
         stream.__init__(below, encoding, errors, "\n", number == 2, self.unbuffered)
         stream.mode = "w" if number else "r"
-        self.stateful[number] = stream.encoding.lower() not in STATELESS
+        self.used[number] = stream.encoding.lower() not in STATELESS
 
     @staticmethod
     def buffer_size(raw):
@@ -153,7 +159,7 @@ class Streams:
         if sys.stdout is not made[1] or sys.stdin is not made[0] or sys.stderr is not made[2]:
             # What has taken their place may close them as it goes.
             sys.stdin, sys.stdout, sys.stderr = made
-        for number in (1, 2):
+        for number in (1, 2) if True in self.used else ():
             if self.used[number]:
                 for stream in (made[number], self.layers[number][1]):
                     try:
