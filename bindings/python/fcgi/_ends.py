@@ -6,6 +6,7 @@ import sys
 import warnings
 
 from fcgi import _fcgi
+from fcgi._notes import like
 
 # What ends a process that does not care.
 FATAL = frozenset(
@@ -44,9 +45,7 @@ class Ends:
         def replacement(*arguments, **named):
             return function(*arguments, **named)
 
-        replacement.__name__ = replacement.__qualname__ = name
-        replacement.__doc__ = getattr(module, name).__doc__
-        setattr(module, name, replacement)
+        setattr(module, name, like(replacement, getattr(module, name)))
         for other in ("posix", "_signal"):
             if getattr(sys.modules.get(other), name, None) is getattr(self, name.lstrip("_"), None):
                 setattr(sys.modules[other], name, replacement)

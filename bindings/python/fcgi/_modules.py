@@ -132,8 +132,9 @@ class Loading:
         name = self.module.__spec__.name
         if self.volatile:
             self.owner.volatile.append(name)
-        elif self.is_standard:
+        elif self.is_standard and self.owner.known.get(name, self.module) is self.module:
             self.owner.learn(name, self.module)
+            self.owner.learned.append(name)
             if self.warnings:
                 self.owner.warning[name] = (self.module, self.module.__spec__, self.warnings)
 
@@ -190,6 +191,8 @@ class Modules:
         self.standard = os.path.dirname(os.__file__) + os.sep
         self.snapshots = {}
         self.known = {}
+        # Those that the request loaded: a script may want another copy of a module for itself.
+        self.learned = []
         # What modules beside scripts can change.
         self.uses = Uses(set())
         for name, module in list(modules.items()):
@@ -236,6 +239,11 @@ class Modules:
     def leave(self, uses):
         """Puts the modules of the standard library back which a script with such code can have changed; forgets what is to
         be loaded anew. Gives the names of those that had changed."""
+        for name in self.learned:
+            if modules.get(name) is not self.known.get(name):
+                self.known.pop(name, None)
+                self.snapshots.pop(name, None)
+        self.learned.clear()
         if uses.everything:
             for name, module in list(self.known.items()):
                 if modules.get(name) is not module:

@@ -1,4 +1,17 @@
 """Functions of the standard library that tell when they are called."""
+import os
+
+SUPPORTED = (os.supports_dir_fd, os.supports_effective_ids, os.supports_fd, os.supports_follow_symlinks)
+
+
+def like(function, other):
+    """Lets a function be known as another one, whose place it takes."""
+    function.__name__ = function.__qualname__ = other.__name__
+    function.__doc__ = other.__doc__
+    for functions in SUPPORTED:
+        if other in functions:
+            functions.add(function)
+    return function
 
 
 def noted(function, note):
@@ -9,9 +22,7 @@ def noted(function, note):
         note(*arguments)
         return function(*arguments, **named)
 
-    telling.__name__ = telling.__qualname__ = function.__name__
-    telling.__doc__ = function.__doc__
-    return telling
+    return like(telling, function)
 
 
 def tell(note, name, *modules):
