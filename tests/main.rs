@@ -16,6 +16,8 @@
 //! * `python`: applications of Python, and what its scripts cannot be compared with
 //! * `python_command_line`: the command line of `python3`, beside the real one
 //! * `python_streams`: its standard streams, kept by modules
+//! * `python_limits`: what one request of a Python program may take
+//! * `rhai`: scripts, loops and applications in Rhai; its sandbox; its command line
 //! * `http`: the built-in front
 //! * `command`: the client `fcgi`, asking and showing
 //! * `examples`: what the README tells to run
@@ -50,5 +52,7 @@ mod python_command_line;
 mod python_limits;
 #[cfg(feature = "python")]
 mod python_streams;
+#[cfg(feature = "rhai")]
+mod rhai;
 mod scripts_by_name;
 mod workers;

@@ -34,3 +34,5 @@
 pub mod lua;
 #[cfg(feature = "_python")]
 pub mod python;
+#[cfg(feature = "rhai")]
+pub mod rhai;

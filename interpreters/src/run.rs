@@ -166,6 +166,9 @@ fn site(scripts: Scripts) -> anyhow::Result<Site> {
     })
 }
 
+/// The stack of an interpreter's thread: as much as the first thread of a process has by default.
+const STACK: usize = 8 << 20;
+
 /// Serves in this process, with one interpreter for each thread, until `stop` becomes readable.
 fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd) -> anyhow::Result<()> {
     let Order { language, options, .. } = order;
@@ -192,7 +195,7 @@ fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd) -> any
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..options.threads)
             .map(|_| {
-                std::thread::Builder::new().name("interpreter".to_owned()).spawn_scoped(scope, || {
+                std::thread::Builder::new().name("interpreter".to_owned()).stack_size(STACK).spawn_scoped(scope, || {
                     fcgi_core::thread::own_directory()?;
                     one()
                 })

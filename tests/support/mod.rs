@@ -26,6 +26,9 @@ pub const LUA: &str = FCGI_LUA;
 #[cfg(feature = "luajit")]
 pub const LUA: &str = "luajit";
 
+#[cfg(feature = "rhai")]
+pub const FCGI_RHAI: &str = env!("CARGO_BIN_EXE_fcgi-rhai");
+
 /// The program for Python, and the interpreter that it was built with.
 #[cfg(feature = "python")]
 pub const FCGI_PYTHON: &str = env!("CARGO_BIN_EXE_fcgi-python");

@@ -1,0 +1,117 @@
+//! Scripts with a function `handle(request)`: what it returns is the answer. A string is a page of HTML, a blob bytes, a map has
+//! `status` (a number, or a text such as "404 Not Found"), `headers` (a map; a value may be an array) and `body`.
+
+use std::io;
+
+use rhai::{Array, Blob, Dynamic, Engine, EvalAltResult, ImmutableString, Map, Position, Scope};
+
+use super::engine::Compiled;
+use super::functions::{variable, variables};
+use super::stdio::{self, failed, text_or_blob};
+use super::web;
+
+/// What `handle` is given.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked;
+
+type Failed = Box<EvalAltResult>;
+
+/// Lets a script's function answer.
+pub(super) fn answer(engine: &Engine, script: &Compiled, scope: &mut Scope<'static>) -> Result<(), Failed> {
+    let answer: Dynamic = engine.call_fn(scope, &script.ast, "handle", (Asked,))?;
+    write(answer)
+}
+
+fn write(answer: Dynamic) -> Result<(), Failed> {
+    let (mut status, mut headers, body) = if answer.is_map() {
+        let mut map = answer.cast::<Map>();
+        let headers = map.remove("headers").unwrap_or_else(|| Map::new().into());
+        let headers = headers.try_cast_result::<Map>().map_err(|_| wrong("headers must be a map"))?;
+        let (status, body) = (map.remove("status"), map.remove("body"));
+        if let Some(name) = map.keys().next() {
+            return Err(wrong(&format!("an answer has status, headers and body, and no '{name}'")));
+        }
+        (status.map(|status| status.to_string()), headers, body.unwrap_or(Dynamic::UNIT))
+    } else {
+        (None, Map::new(), answer)
+    };
+    let mut pieces = Vec::new();
+    let mut is_text = true;
+    gather(body, &mut pieces, &mut is_text)?;
+    if !headers.keys().any(|name| name.eq_ignore_ascii_case("content-type")) && (status.is_none() || !pieces.is_empty())
+    {
+        let kind = if is_text { "text/html; charset=utf-8" } else { "application/octet-stream" };
+        headers.insert("Content-Type".into(), kind.into());
+    }
+    let mut head = String::new();
+    if let Some(status) = status.take() {
+        head.extend(["Status: ", field(&status)?, "\r\n"]);
+    }
+    for (name, value) in headers {
+        let name = field(&name)?.to_owned();
+        let values = if value.is_array() { value.cast::<Array>() } else { vec![value] };
+        for value in values {
+            head.extend([&*name, ": ", field(&value.to_string())?, "\r\n"]);
+        }
+    }
+    stdio::write(&[head.as_bytes(), b"\r\n", &pieces].concat())
+}
+
+/// Text that may stand in a header.
+fn field(text: &str) -> Result<&str, Failed> {
+    if text.contains(['\r', '\n', '\0']) { Err(wrong("a header has no line ends")) } else { Ok(text) }
+}
+
+fn gather(body: Dynamic, pieces: &mut Vec<u8>, is_text: &mut bool) -> Result<(), Failed> {
+    if body.is_blob() {
+        *is_text = false;
+        pieces.extend_from_slice(&body.cast::<Blob>());
+    } else if body.is_string() {
+        pieces.extend_from_slice(body.cast::<ImmutableString>().as_bytes());
+    } else if body.is_array() {
+        for part in body.cast::<Array>() {
+            gather(part, pieces, is_text)?;
+        }
+    } else if !body.is_unit() {
+        return Err(wrong(&format!("handle returns a string, a blob or a map, and no {}", body.type_name())));
+    }
+    Ok(())
+}
+
+#[expect(clippy::unnecessary_box_returns, reason = "it is how Rhai wants its errors")]
+fn wrong(what: &str) -> Failed {
+    EvalAltResult::ErrorRuntime(what.into(), Position::NONE).into()
+}
+
+/// The headers of the request, by their names in small letters.
+fn headers() -> Map {
+    let name = |variable: &str| match variable {
+        "CONTENT_TYPE" | "CONTENT_LENGTH" => Some(variable.to_lowercase().replace('_', "-")),
+        _ => variable.strip_prefix("HTTP_").map(|name| name.to_lowercase().replace('_', "-")),
+    };
+    let named = variables().into_iter().filter_map(|(variable, value)| Some((name(&variable)?.into(), value)));
+    named.filter(|(_, value)| value.as_immutable_string_ref().map_or(true, |text| !text.is_empty())).collect()
+}
+
+fn body() -> io::Result<Vec<u8>> {
+    stdio::read_all()
+}
+
+/// Adds the properties of what `handle` is given.
+pub(super) fn add_to(engine: &mut Engine) {
+    engine.register_type_with_name::<Asked>("Request");
+    for (property, name) in [("method", "REQUEST_METHOD"), ("path_info", "PATH_INFO"), ("script_name", "SCRIPT_NAME")] {
+        engine.register_get(property, move |_: &mut Asked| variable(name));
+    }
+    engine.register_get("path", |_: &mut Asked| {
+        let text = |name| variable(name).into_immutable_string().unwrap_or_default();
+        format!("{}{}", text("SCRIPT_NAME"), text("PATH_INFO"))
+    });
+    engine.register_get("params", |_: &mut Asked| variables());
+    engine.register_get("headers", |_: &mut Asked| headers());
+    engine.register_get("query", |_: &mut Asked| web::query());
+    engine.register_get("cookies", |_: &mut Asked| web::cookies());
+    engine.register_get("form", |_: &mut Asked| web::form());
+    engine.register_get("body", |_: &mut Asked| body().map_err(|e| failed(&e)));
+    engine.register_get("text", |_: &mut Asked| body().map(text_or_blob).map_err(|e| failed(&e)));
+}

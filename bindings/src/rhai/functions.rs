@@ -1,0 +1,69 @@
+//! What a script knows of its request: variables, arguments, time.
+
+use std::os::unix::ffi::OsStringExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rhai::packages::Package;
+use rhai::{Array, Dynamic, Engine, EvalAltResult, FLOAT, INT, Map, Position};
+
+use super::context;
+use super::stdio::{Stdin, text_or_blob};
+
+/// All variables whose names are text.
+pub(super) fn variables() -> Map {
+    let pairs = |request: &mut fcgi_core::Request| {
+        let pairs = request.params().iter();
+        pairs
+            .filter_map(|(name, value)| Some((str::from_utf8(name).ok()?.into(), text_or_blob(value.to_vec()))))
+            .collect()
+    };
+    context::with(|context| context.request(pairs)).unwrap_or_default()
+}
+
+/// The value of a variable; `()` when it is not set.
+pub(super) fn variable(name: &str) -> Dynamic {
+    let value = context::with(|context| {
+        context.request(|request| request.params().get(name.as_bytes()).map(<[u8]>::to_vec)).flatten()
+    });
+    value.map_or(Dynamic::UNIT, text_or_blob)
+}
+
+/// The end of a request that a script asks for; nothing that it does can stop it.
+#[derive(Clone, Copy, Debug)]
+struct Exit(u32);
+
+fn exit(status: u32) -> Result<(), Box<EvalAltResult>> {
+    Err(EvalAltResult::ErrorTerminated(Dynamic::from(Exit(status)), Position::NONE).into())
+}
+
+/// The exit status, when it was `exit` that ended a script.
+pub(super) fn exit_status(error: &EvalAltResult) -> Option<u32> {
+    match error.unwrap_inner() {
+        EvalAltResult::ErrorTerminated(value, _) => value.clone().try_cast::<Exit>().map(|exit| exit.0),
+        _ => None,
+    }
+}
+
+/// Adds the functions of this file.
+pub(super) fn add_to(engine: &mut Engine) {
+    rhai_rand::RandomPackage::new().register_into_engine(engine);
+    engine.register_fn("env", |name: &str| variable(name));
+    engine.register_fn("env", variables);
+    engine.register_fn("env_names", || variables().into_keys().map(Dynamic::from).collect::<Array>());
+    engine.register_fn("args", || {
+        let arguments = context::with(|context| context.arguments.borrow().clone());
+        arguments.into_iter().map(|argument| text_or_blob(argument.into_vec())).collect::<Array>()
+    });
+    engine.register_fn("exit", || exit(context::with(|context| context.status.get())));
+    engine.register_fn("exit", |status: INT| exit((status & 0xFF) as u32));
+    engine.register_fn("exit", |succeeded: bool| exit(u32::from(!succeeded)));
+    engine.register_fn("unix_time", || {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64()) as FLOAT
+    });
+    // Functions see no variables of the script; this name they do.
+    #[expect(deprecated, reason = "not deprecated but subject to change")]
+    engine.on_var(|name, _, context| {
+        let is_ours = name == "stdin" && !context.scope().contains("stdin");
+        Ok(is_ours.then(|| Dynamic::from(Stdin)))
+    });
+}

@@ -1,0 +1,33 @@
+//! Rhai: scripts for one request after the other, in one engine for each thread.
+//!
+//! # What a script can rely on
+//!
+//! It runs from its first statement, in a scope of its own; nothing that it sets is seen by the next request. `print` and
+//! `write` go to the answer, `debug` to the error stream; `env`, `args`, `stdin` and the functions of [`web`](self) give the
+//! request. `exit(n)` ends the request with that status, from wherever it is called.
+//!
+//! A script that has a function `handle(request)` is an application: what the function returns is the answer.
+//!
+//! # What it cannot do
+//!
+//! Rhai is a sandbox: a script reaches its request and the modules that lie in its own directory or below it. It has no
+//! files, no processes, no network.
+//!
+//! # What stays
+//!
+//! Compiled scripts and modules, until their files change.
+
+mod accept;
+mod application;
+mod context;
+mod engine;
+mod error;
+mod functions;
+mod modules;
+mod plain;
+mod repl;
+mod stdio;
+mod web;
+
+pub use engine::Engine;
+pub use plain::{run as run_plain, version};

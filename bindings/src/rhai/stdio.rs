@@ -1,0 +1,140 @@
+//! The streams of the request: `stdin`, `print`, `write`, `debug`, `flush`.
+
+use std::io::{self, Read, Write};
+
+use rhai::{Array, Blob, Dynamic, Engine, EvalAltResult, INT, ImmutableString, Position};
+
+use super::context;
+
+/// The request body, as `stdin`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stdin;
+
+type Failed = Box<EvalAltResult>;
+
+/// Bytes that are asked for at once.
+const PIECE: usize = 64 << 10;
+
+/// An error of the request's streams, which a script can catch.
+#[expect(clippy::unnecessary_box_returns, reason = "it is how Rhai wants its errors")]
+pub(super) fn failed(e: &io::Error) -> Failed {
+    e.to_string().into()
+}
+
+/// Text where bytes are text, otherwise a blob.
+pub(super) fn text_or_blob(bytes: Vec<u8>) -> Dynamic {
+    match String::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(e) => Dynamic::from_blob(e.into_bytes()),
+    }
+}
+
+/// Writes to the answer.
+pub(super) fn write(bytes: &[u8]) -> Result<(), Failed> {
+    context::with(|context| {
+        let written = context.request(|request| {
+            request.stdout().write_all(bytes)?;
+            if context.interactive.get() { request.stdout().flush() } else { Ok(()) }
+        });
+        written.unwrap_or(Ok(())).map_err(|e| failed(&e))
+    })
+}
+
+/// Writes to the error stream.
+pub(super) fn write_error(text: &str) {
+    // Who cannot be told of an error is not told.
+    context::with(|context| context.request(|request| request.stderr().write_all(text.as_bytes())));
+}
+
+/// The next bytes of the body: at most so many, or up to the end of a line, or all.
+fn read(until: &Until) -> io::Result<Vec<u8>> {
+    context::with(|context| {
+        let unread = &mut *context.unread.borrow_mut();
+        let mut searched = 0;
+        loop {
+            let end = match until {
+                Until::Count(count) => (unread.len() >= *count).then_some(*count),
+                Until::Line => unread[searched..].iter().position(|b| *b == b'\n').map(|at| searched + at + 1),
+                Until::End => None,
+            };
+            if let Some(end) = end {
+                let rest = unread.split_off(end);
+                return Ok(std::mem::replace(unread, rest));
+            }
+            searched = unread.len();
+            unread.resize(searched + PIECE, 0);
+            let came = context.request(|request| request.stdin().read(&mut unread[searched..])).unwrap_or(Ok(0));
+            unread.truncate(searched + *came.as_ref().unwrap_or(&0));
+            if came? == 0 {
+                return Ok(std::mem::take(unread));
+            }
+        }
+    })
+}
+
+enum Until {
+    Count(usize),
+    Line,
+    End,
+}
+
+/// All that is left of the body.
+pub(super) fn read_all() -> io::Result<Vec<u8>> {
+    read(&Until::End)
+}
+
+fn line() -> Result<Dynamic, Failed> {
+    let mut line = read(&Until::Line).map_err(|e| failed(&e))?;
+    if line.is_empty() {
+        return Ok(Dynamic::UNIT);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+    }
+    Ok(text_or_blob(line))
+}
+
+fn lines() -> Result<Array, Failed> {
+    let mut lines = Array::new();
+    loop {
+        let line = line()?;
+        if line.is_unit() {
+            return Ok(lines);
+        }
+        lines.push(line);
+    }
+}
+
+/// Adds the functions of this file.
+pub(super) fn add_to(engine: &mut Engine) {
+    engine.on_print(|text| {
+        // Who has gone hears nothing; the script goes on, as it does when it writes to a closed socket.
+        let _ = write(&[text.as_bytes(), b"\n"].concat());
+    });
+    engine.on_debug(|text, source, position| {
+        let place = match (source, position) {
+            (None, Position::NONE) => String::new(),
+            (None, position) => format!("{position:?} | "),
+            (Some(source), Position::NONE) => format!("{source} | "),
+            (Some(source), position) => format!("{source} @ {position:?} | "),
+        };
+        write_error(&format!("{place}{text}\n"));
+    });
+    engine.register_type_with_name::<Stdin>("Stdin");
+    engine.register_fn("write", |text: ImmutableString| write(text.as_bytes()));
+    engine.register_fn("write", |bytes: Blob| write(&bytes));
+    engine.register_fn("flush", || {
+        context::with(|context| context.request(|request| request.stdout().flush()).unwrap_or(Ok(())))
+            .map_err(|e| failed(&e))
+    });
+    engine.register_fn("read", |_: Stdin| read_all().map(text_or_blob).map_err(|e| failed(&e)));
+    engine.register_fn("read_blob", |_: Stdin| read_all().map_err(|e| failed(&e)));
+    engine.register_fn("read_blob", |_: Stdin, count: INT| {
+        read(&Until::Count(usize::try_from(count).unwrap_or(0))).map_err(|e| failed(&e))
+    });
+    engine.register_fn("read_line", |_: Stdin| line());
+    engine.register_fn("lines", |_: Stdin| lines());
+}

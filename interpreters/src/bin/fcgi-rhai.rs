@@ -1,0 +1,26 @@
+//! `fcgi-rhai`: Rhai scripts under FastCGI, as CGI, or on a terminal.
+#![forbid(unsafe_code)]
+
+use fcgi::rhai;
+use fcgi_interpreters::{Language, LanguageOption, OwnOptions};
+
+fn main() -> std::process::ExitCode {
+    fcgi_interpreters::main(&Language {
+        program: "fcgi-rhai",
+        name: "Rhai",
+        extension: "rhai",
+        interpreter: |setup| Ok(Box::new(rhai::Engine::new(setup)?)),
+        own: OwnOptions { valued: "e", ..OwnOptions::default() },
+        options: &[LanguageOption {
+            long: "max-operations",
+            value_name: Some("N"),
+            help: "End a script after so many operations [default: no limit]",
+        }],
+        in_place_of_script: None,
+        version: rhai::version,
+        start: |_| Ok(()),
+        event_loop: |_, _| Ok(false),
+        afresh: None,
+        plain: rhai::run_plain,
+    })
+}

@@ -1,0 +1,290 @@
+//! Rhai: scripts, loops and applications, each as a CGI program, by FastCGI and behind the HTTP front.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::client::{Reply, call};
+use crate::support::{Directory, FCGI_RHAI, Running, serve_with};
+
+const SCRIPT: &str = r#"#!/usr/bin/env fcgi-rhai
+fn asked() { `${env("REQUEST_METHOD")} ${env("QUERY_STRING")} ${stdin.read_line()}|${stdin.read()}` }
+let seen = if is_def_var("before") { "again" } else { "first" };
+let before = 1;
+write("Content-Type: text/plain\n\n");
+print(`${seen} ${asked()}`);
+write(blob(2, 0x41));
+debug("said");
+exit(env("QUERY_STRING").len());
+"#;
+
+const LOOP: &str = r#"
+let before = 0;
+while fcgi::accept() {
+    before += 1;
+    print("Content-Type: text/plain\n");
+    print(`${before} ${env("QUERY_STRING")} ${stdin.read()} ${fcgi::role()}`);
+    fcgi::set_exit_status(4);
+}
+"#;
+
+const APPLICATION: &str = r#"
+const NAME = "<app>";
+fn handle(request) {
+    switch request.query.what {
+        "missing" => #{ status: 404, body: "gone" },
+        "bytes" => blob(3, 0x42),
+        "wrong" => 42,
+        "split" => #{ headers: #{ "X-A": "b\r\nX-C: d" } },
+        _ => #{
+            headers: #{ "X-Two": ["1", "2"] },
+            body: [html_escape(global::NAME), `|${request.method}|${request.cookies.c}|${request.form.k}|${request.headers["content-type"]}`]
+        }
+    }
+}
+"#;
+
+fn cgi(directory: &Directory, script: &str, query: &str, body: &str) -> Output {
+    let mut command = Command::new(FCGI_RHAI);
+    command.env_clear().env("REQUEST_METHOD", "POST").env("QUERY_STRING", query).env("HTTP_COOKIE", "c=v");
+    command.env("CONTENT_TYPE", "application/x-www-form-urlencoded").env("CONTENT_LENGTH", body.len().to_string());
+    command.arg(directory.path().join(script)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // It need not be read.
+    let _ = child.stdin.take().unwrap().write_all(body.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn ask(address: &str, query: &str, body: &str) -> Reply {
+    let params = [
+        ("REQUEST_METHOD", "POST".as_bytes()),
+        ("QUERY_STRING", query.as_bytes()),
+        ("HTTP_COOKIE", b"c=v"),
+        ("CONTENT_TYPE", b"application/x-www-form-urlencoded"),
+    ];
+    call(address, &params, body.as_bytes())
+}
+
+fn serve(directory: &Directory, arguments: &[&str]) -> (String, Running) {
+    let address = directory.socket("s");
+    let arguments: Vec<String> = arguments
+        .iter()
+        .map(|a| if a.ends_with(".rhai") { directory.path().join(a).display().to_string() } else { (*a).to_owned() })
+        .collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let running = serve_with(FCGI_RHAI, &address, &arguments);
+    (address, running)
+}
+
+fn three() -> Directory {
+    let directory = Directory::new();
+    directory.file("script.rhai", SCRIPT);
+    directory.file("loop.rhai", LOOP);
+    directory.file("app.rhai", APPLICATION);
+    directory
+}
+
+const BODY: &str = "k=w\nx\n";
+const ANSWER: &str = "Content-Type: text/plain\n\nfirst POST q1 k=w|x\n\nAA";
+
+#[test]
+fn a_script_answers_alike_each_time_and_everywhere() {
+    let directory = three();
+    let output = cgi(&directory, "script.rhai", "q1", BODY);
+    assert_eq!((&*String::from_utf8_lossy(&output.stdout), output.status.code()), (ANSWER, Some(2)));
+    let complaint = format!("{} @ 8:1 | \"said\"\n", directory.path().join("script.rhai").display());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), complaint);
+    for arguments in [&["script.rhai"][..], &["--workers", "2", "script.rhai"], &["--threads", "2", "script.rhai"]] {
+        let (address, _running) = serve(&directory, arguments);
+        for _ in 0..10 {
+            let reply = ask(&address, "q1", BODY);
+            assert_eq!((&*reply.text(), reply.app_status), (ANSWER, 2), "{arguments:?}");
+            assert_eq!(reply.errors(), complaint);
+        }
+    }
+}
+
+#[test]
+fn a_loop_keeps_what_stands_before_it() {
+    let directory = three();
+    let output = cgi(&directory, "loop.rhai", "q", "b");
+    let says = |number: usize| format!("Content-Type: text/plain\n\n{number} q b responder\n");
+    assert_eq!((String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code()), (says(1), Some(4)));
+    let (address, mut running) = serve(&directory, &["loop.rhai"]);
+    for number in 1..=5 {
+        let reply = ask(&address, "q", "b");
+        assert_eq!((reply.text(), reply.app_status), (says(number), 4));
+    }
+    std::thread::sleep(Duration::from_millis(1100));
+    directory.file("loop.rhai", LOOP.replace("let before = 0", "let before = 100"));
+    ask(&address, "q", "b");
+    assert_eq!(ask(&address, "q", "b").text(), says(101), "a script that changes begins anew");
+    running.signal("TERM");
+    assert_eq!(running.wait(Duration::from_secs(20)).0, Some(0));
+}
+
+#[test]
+fn what_an_application_returns_is_the_answer() {
+    let directory = three();
+    let page = "Content-Type: text/html; charset=utf-8\r\nX-Two: 1\r\nX-Two: 2\r\n\r\n\
+                &lt;app&gt;|POST|v|w|application/x-www-form-urlencoded";
+    assert_eq!(String::from_utf8_lossy(&cgi(&directory, "app.rhai", "", "k=w").stdout), page);
+    let (address, _running) = serve(&directory, &["app.rhai"]);
+    for _ in 0..3 {
+        assert_eq!(ask(&address, "", "k=w").text(), page);
+        let missing = "Status: 404\r\nContent-Type: text/html; charset=utf-8\r\n\r\ngone";
+        assert_eq!(ask(&address, "what=missing", "").text(), missing);
+        let bytes = "Content-Type: application/octet-stream\r\n\r\nBBB";
+        assert_eq!(ask(&address, "what=bytes", "").text(), bytes);
+        for (what, why) in [("wrong", "and no i64"), ("split", "a header has no line ends")] {
+            let reply = ask(&address, &format!("what={what}"), "");
+            assert!(reply.text().starts_with("Status: 500 ") && reply.app_status == 1, "{}", reply.text());
+            assert!(reply.errors().contains(why), "{}", reply.errors());
+        }
+    }
+}
+
+#[test]
+fn behind_the_http_front() {
+    let directory = three();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = Command::new(FCGI_RHAI);
+    command.args(["--http", &format!("127.0.0.1:{port}"), "--root"]).arg(directory.path());
+    let _running = Running::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
+    let end = Instant::now() + Duration::from_secs(30);
+    for (script, expected) in [("loop", "\r\n\r\n1 q b responder\n"), ("app", "|POST|"), ("script", "AA")] {
+        let mut socket = loop {
+            match TcpStream::connect(("127.0.0.1", port)) {
+                Ok(socket) => break socket,
+                Err(e) => assert!(Instant::now() < end, "{e}"),
+            }
+        };
+        write!(
+            socket,
+            "POST /{script}.rhai?q HTTP/1.1\r\nHost: x\r\nCookie: c=v\r\nContent-Length: 1\r\nConnection: close\r\n\r\nb"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(expected), "{answer}");
+    }
+}
+
+#[test]
+fn forms_with_files() {
+    let directory = Directory::new();
+    directory.file(
+        "form.rhai",
+        r#"let f = form();
+write("Content-Type: text/plain\n\n");
+write(`${f.name}|${f.file.filename}|${f.file.content_type}|`);
+write(f.file.data);"#,
+    );
+    let (address, _running) = serve(&directory, &["form.rhai"]);
+    let mut body = b"--xx\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\nAnna\r\n--xx\r\n".to_vec();
+    body.extend(
+        b"Content-Disposition: form-data; name=\"file\"; filename=\"a.bin\"\r\nContent-Type: image/png\r\n\r\n",
+    );
+    let data: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
+    body.extend(&data);
+    body.extend(b"\r\n--xx--\r\n");
+    let reply = call(&address, &[("CONTENT_TYPE", b"multipart/form-data; boundary=xx")], &body);
+    let head = b"Content-Type: text/plain\n\nAnna|a.bin|image/png|";
+    assert!(reply.stdout.starts_with(head), "{}", reply.errors());
+    assert_eq!(reply.stdout[head.len()..], data);
+}
+
+#[test]
+fn modules_lie_beside_the_script_and_nowhere_else() {
+    let directory = Directory::new();
+    directory.file("site/deep/m.rhai", "export const ASKED = env(\"QUERY_STRING\");\nfn twice(x) { x * 2 }");
+    directory
+        .file("site/s.rhai", "import \"deep/m\" as m;\nprint(`Content-Type: a/b\n\n${m::twice(21)} ${m::ASKED}`);");
+    directory.file("outside.rhai", "fn f() { 1 }");
+    directory.file("site/out.rhai", "import \"../outside\" as o;\nprint(o::f());");
+    directory.file("site/round.rhai", "import \"round\" as r;\nprint(1);");
+    let (address, _running) = serve(&directory, &["--root", &directory.path().join("site").display().to_string()]);
+    let ask = |name: &str, query: &str| {
+        let file = directory.path().join("site").join(name).display().to_string();
+        call(&address, &[("SCRIPT_FILENAME", file.as_bytes()), ("QUERY_STRING", query.as_bytes())], b"")
+    };
+    for query in ["one", "two"] {
+        assert_eq!(ask("s.rhai", query).text(), format!("Content-Type: a/b\n\n42 {query}\n"));
+    }
+    for (name, why) in [("out.rhai", "Module not found: ../outside"), ("round.rhai", "imported already")] {
+        let reply = ask(name, "");
+        assert!(reply.text().starts_with("Status: 500 "), "{}", reply.text());
+        assert!(reply.errors().contains(why), "{}", reply.errors());
+    }
+    std::thread::sleep(Duration::from_millis(1100));
+    directory.file("site/deep/m.rhai", "export const ASKED = 0;\nfn twice(x) { x * 3 }");
+    assert_eq!(ask("s.rhai", "").text(), "Content-Type: a/b\n\n63 0\n");
+}
+
+#[test]
+fn a_hostile_script_is_stopped_and_others_are_served() {
+    let directory = Directory::new();
+    directory.file(
+        "s.rhai",
+        r#"fn deeper(n) { deeper(n + 1) }
+switch env("QUERY_STRING") {
+    "endless" => loop {},
+    "caught" => loop { try { loop {} } catch {} },
+    "deep" => deeper(0),
+    "long" => { let s = "abc"; loop { s += s; } }
+    "wide" => { let a = []; loop { a.push(a); } }
+    _ => print("Content-Type: text/plain\n\nfine"),
+}"#,
+    );
+    let arguments = ["--request-timeout", "0.5", "--memory-limit", "4M", "--threads", "2", "s.rhai"];
+    let (address, _running) = serve(&directory, &arguments);
+    for (what, status, why) in [
+        ("endless", "504 Gateway Timeout", ":3:23: the request takes too long (--request-timeout)"),
+        ("caught", "504 Gateway Timeout", "--request-timeout"),
+        ("deep", "500 Internal Server Error", "Stack overflow"),
+        ("long", "500 Internal Server Error", "Length of string too large"),
+        ("wide", "500 Internal Server Error", "too large"),
+    ] {
+        let reply = ask(&address, what, "");
+        assert!(reply.text().starts_with(&format!("Status: {status}\r\n")), "{what}: {}", reply.text());
+        assert!(reply.errors().contains(why), "{what}: {}", reply.errors());
+        assert_eq!(ask(&address, "", "").text(), "Content-Type: text/plain\n\nfine\n");
+    }
+    drop(_running);
+    let (address, _running) = serve(&directory, &["--max-operations", "100000", "s.rhai"]);
+    assert!(ask(&address, "endless", "").errors().contains("Too many operations"));
+    assert_eq!(ask(&address, "", "").text(), "Content-Type: text/plain\n\nfine\n");
+}
+
+#[test]
+fn on_a_command_line() {
+    let run = |arguments: &[&str], input: &str| {
+        let mut command = Command::new(FCGI_RHAI);
+        command.args(arguments).env("GREETING", "hello").env_remove("GATEWAY_INTERFACE").env_remove("REQUEST_METHOD");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr), output.status.code())
+    };
+    let (out, err, status) = run(&["-e", "let x = 40;", "-e", "print(x + 2); print(env(\"GREETING\"))"], "");
+    assert_eq!((&*out, &*err, status), ("42\nhello\n", "", Some(0)));
+    let (out, err, status) = run(&["-e", "exit(7)"], "");
+    assert_eq!((&*out, &*err, status), ("", "", Some(7)));
+    let (out, err, status) = run(&["-", "a", "b"], "print(args());");
+    assert_eq!((&*out, &*err, status), ("[\"a\", \"b\"]\n", "", Some(0)));
+    let directory = Directory::new();
+    let script = directory.file("wrong.rhai", "fn f(x) {\n    x.nothing()\n}\nf(1);\n").display().to_string();
+    let (_, err, status) = run(&[&script], "");
+    let expected = format!(
+        "{script}:2:7: Function not found: nothing (i64)\n 2 |     x.nothing()\n   |       ^\n  in function 'f', called at \
+         {script}:4:1\n"
+    );
+    assert_eq!((err, status), (expected, Some(1)));
+    let script = directory.file("broken.rhai", "let x = ;\n").display().to_string();
+    let (_, err, status) = run(&[&script], "");
+    let expected = format!("{script}:1:9: Unexpected ';'\n 1 | let x = ;\n   |         ^\n");
+    assert_eq!((err, status), (expected, Some(1)));
+}
