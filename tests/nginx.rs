@@ -58,6 +58,7 @@ impl Nginx {
         Self { port, _running: running }
     }
 
+    #[cfg(feature = "python")]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

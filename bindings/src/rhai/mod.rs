@@ -3,7 +3,7 @@
 //! # What a script can rely on
 //!
 //! It runs from its first statement, in a scope of its own; nothing that it sets is seen by the next request. `print` and
-//! `write` go to the answer, `debug` to the error stream; `env`, `args`, `stdin` and the functions of [`web`](self) give the
+//! `write` go to the answer, `debug` to the error stream; `env`, `args`, `stdin` and the functions of `web` give the
 //! request. `exit(n)` ends the request with that status, from wherever it is called.
 //!
 //! A script that has a function `handle(request)` is an application: what the function returns is the answer.
