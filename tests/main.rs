@@ -7,6 +7,7 @@
 //! * `applications`: scripts that give a function, called by the rules of WSAPI
 //! * `asgi`: applications by ASGI, many requests at once
 //! * `limits`: time and memory of one request, levels of isolation
+//! * `conformance`: the same programs in all languages, started in all ways
 //! * `command_line`: the command line of `lua`, beside the real one
 //! * `changes`: scripts that change on disk, or are broken
 //! * `workers`: processes, threads, signals, stopping
@@ -32,6 +33,8 @@ mod applications;
 mod asgi;
 mod changes;
 mod command;
+#[cfg(all(feature = "python", feature = "rhai"))]
+mod conformance;
 // There is no other program of 5.5 to compare with.
 #[cfg(not(feature = "lua55"))]
 mod command_line;

@@ -119,7 +119,7 @@ fn next_request(context: &Context) -> bool {
         return true;
     }
     context.end_watch();
-    context.finish(context.status.replace(0), b"");
+    context.finish(context.status.get(), b"");
     let mut accept = context.accept.borrow_mut();
     let Some(accept) = accept.as_mut() else { return false };
     let request = match accept.requests.borrow_mut().accept_for(&accept.script) {
@@ -137,6 +137,7 @@ fn next_request(context: &Context) -> bool {
         }
         Some(request) => {
             *context.request.borrow_mut() = Some(request);
+            context.status.set(0);
             context.begin_watch();
             true
         }

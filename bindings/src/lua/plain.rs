@@ -65,7 +65,8 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     };
     // Its finalizers may still print.
     drop(state);
-    Ok(u8::from(!succeeded))
+    // What a loop has set for its one request.
+    Ok(if succeeded { context::with(|context| context.status.get()) as u8 } else { 1 })
 }
 
 fn usage(program: &str) -> String {

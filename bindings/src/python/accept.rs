@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use fcgi_core::interpreter::Requests;
@@ -25,6 +25,14 @@ thread_local! {
 
 /// A process without a server has given its one request.
 static GIVEN: AtomicBool = AtomicBool::new(false);
+/// The exit status that it is to have.
+static STATUS: AtomicU32 = AtomicU32::new(0);
+
+/// The exit status that a process without a server is to have, unless it fails.
+#[cfg(not(feature = "python-extension"))]
+pub(super) fn wanted_status() -> u32 {
+    STATUS.load(Ordering::Relaxed)
+}
 
 /// What an accept loop needs of the engine, and the request that it has.
 pub(super) struct Loop {
@@ -135,6 +143,10 @@ pub(super) fn set_exit_status(status: u32) -> PyResult<()> {
     LOOP.with_borrow_mut(|this| match this {
         Some(this) => {
             this.status = status;
+            Ok(())
+        }
+        None if GIVEN.load(Ordering::Relaxed) => {
+            STATUS.store(status, Ordering::Relaxed);
             Ok(())
         }
         None => Err(PyOSError::new_err("there is no request whose status could be set")),

@@ -12,6 +12,7 @@ use fcgi_core::Setup;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::accept;
 use super::application;
 use super::engine;
 use super::module::sources;
@@ -36,7 +37,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     install(false)?;
     // SAFETY: the interpreter has just been initialized in this thread, which holds it.
     let status = unsafe { ffi::Py_RunMain() };
-    Ok(status as u8)
+    Ok(if status == 0 { accept::wanted_status() } else { status as u32 } as u8)
 }
 
 /// Starts the interpreter for a server, in the calling thread, which lets go of it.
