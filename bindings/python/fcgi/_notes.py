@@ -7,7 +7,7 @@ SUPPORTED = (os.supports_dir_fd, os.supports_effective_ids, os.supports_fd, os.s
 def like(function, other):
     """Lets a function be known as another one, whose place it takes."""
     function.__name__ = function.__qualname__ = other.__name__
-    function.__doc__ = other.__doc__
+    function.__doc__, function.__module__ = other.__doc__, other.__module__
     for functions in SUPPORTED:
         if other in functions:
             functions.add(function)
