@@ -49,7 +49,8 @@ def project(tmp_path_factory):
     directory = tmp_path_factory.mktemp("django")
 
     def manage(*words):
-        done = subprocess.run([sys.executable, "manage.py", *words], cwd=directory, env={**environment(), "DJANGO_SUPERUSER_PASSWORD": "secret"}, capture_output=True, text=True)
+        variables = {**environment(), "DJANGO_SUPERUSER_PASSWORD": "secret"}
+        done = subprocess.run([sys.executable, "manage.py", *words], cwd=directory, env=variables, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
     done = python("-m", "django", "startproject", "mysite", str(directory))
