@@ -200,6 +200,8 @@ fn difference(case: &Case, reply: &Reply, when: &str) -> Option<String> {
 }
 
 fn send(address: &str, case: &Case) -> Reply {
+    // Shown when the test fails: an answer that does not come has no difference to tell.
+    println!("{} {:?}", case.script.display(), case.request.query);
     let params = case.request.params(&case.script);
     let params: Vec<(&str, &[u8])> = params.iter().map(|(n, v)| (*n, &v[..])).collect();
     call(address, &params, &case.request.body)

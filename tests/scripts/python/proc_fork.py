@@ -18,7 +18,7 @@ if child == 0:
         sys.stdout.flush()
         os.execvp("echo", ["echo", "from echo"])
     if what == "left":
-        time.sleep(0.1)
+        time.sleep(0.4)
         print("late")
         sys.exit()
 else:
