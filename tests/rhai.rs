@@ -271,6 +271,9 @@ fn on_a_command_line() {
     };
     let (out, err, status) = run(&["-e", "let x = 40;", "-e", "print(x + 2); print(env(\"GREETING\"))"], "");
     assert_eq!((&*out, &*err, status), ("42\nhello\n", "", Some(0)));
+    let (out, _, status) =
+        run(&["-e", "for name in env_names() { if name == \"GREETING\" { print(env(name)); } }"], "");
+    assert_eq!((&*out, status), ("hello\n", Some(0)));
     let (out, err, status) = run(&["-e", "exit(7)"], "");
     assert_eq!((&*out, &*err, status), ("", "", Some(7)));
     let (out, err, status) = run(&["-", "a", "b"], "print(args());");

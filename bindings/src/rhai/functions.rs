@@ -49,7 +49,9 @@ pub(super) fn add_to(engine: &mut Engine) {
     rhai_rand::RandomPackage::new().register_into_engine(engine);
     engine.register_fn("env", |name: &str| variable(name));
     engine.register_fn("env", variables);
-    engine.register_fn("env_names", || variables().into_keys().map(Dynamic::from).collect::<Array>());
+    engine.register_fn("env_names", || {
+        variables().into_keys().map(|name| Dynamic::from(name.to_string())).collect::<Array>()
+    });
     engine.register_fn("args", || {
         let arguments = context::with(|context| context.arguments.borrow().clone());
         arguments.into_iter().map(|argument| text_or_blob(argument.into_vec())).collect::<Array>()
