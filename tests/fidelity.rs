@@ -259,29 +259,52 @@ fn workers_and_their_parent() {
     all_scripts_answer_as_under_cgi(language, |address| serve_with(language.runner, address, &["--workers", "2"]));
 }
 
-/// Interpreters in threads share locale and the C library's streams; scripts that are about those are left out there.
-#[test]
-fn threads_at_once() {
+/// All scripts from several clients at once, but for those about what a process has only once.
+fn threads_answer_as_under_cgi(language: Language, of_process: &[&str]) {
     let directory = Directory::new();
     let address = directory.socket("s");
-    let _runner = serve_with(LUA_SCRIPTS.runner, &address, &["--threads", "4"]);
-    let of_process = ["state_random_locale.lua", "state_files.lua", "in_dofile_stdin.lua"];
-    let language = LUA_SCRIPTS;
+    let _runner = serve_with(language.runner, &address, &["--threads", "4"]);
     let cases: Vec<Case> = scripts(language)
         .iter()
         .filter(|s| !of_process.contains(&s.file_name().unwrap().to_str().unwrap()))
         .flat_map(|s| requests(language, s).into_iter().map(|r| as_cgi(language, s, r)).collect::<Vec<_>>())
         .collect();
-    std::thread::scope(|scope| {
-        for offset in 0..6 {
-            let (cases, address) = (&cases, &address);
-            scope.spawn(move || {
-                for at in 0..cases.len() {
-                    let case = &cases[(at + offset * 17) % cases.len()];
+    let differences = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..6)
+            .map(|offset| {
+                let (cases, address) = (&cases, &address);
+                scope.spawn(move || -> Vec<String> {
+                    let in_turn = (0..cases.len()).map(|at| &cases[(at + offset * 17) % cases.len()]);
                     let when = format!("beside others, client {offset}");
-                    assert_eq!(difference(case, &send(address, case), &when), None);
-                }
-            });
-        }
+                    in_turn.filter_map(|case| difference(case, &send(address, case), &when)).collect()
+                })
+            })
+            .collect();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
     });
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// Interpreters in threads share locale and the C library's streams.
+#[test]
+fn threads_at_once() {
+    threads_answer_as_under_cgi(LUA_SCRIPTS, &["state_random_locale.lua", "state_files.lua", "in_dofile_stdin.lua"]);
+}
+
+/// Here they share modules of the library, signals and the C library's environment as well, and `sys.stdout` is of a type of
+/// its own.
+#[cfg(feature = "python")]
+#[test]
+fn python_threads_at_once() {
+    let of_process = [
+        "state_process.py",
+        "state_library.py",
+        "env_overlay.py",
+        // A module that fails as another thread waits for it is no error there: so it is in CPython.
+        "err_import.py",
+        "mod_copies.py",
+        "out_descriptors.py",
+        "out_streams.py",
+    ];
+    threads_answer_as_under_cgi(PYTHON_SCRIPTS, &of_process);
 }

@@ -105,7 +105,8 @@ impl Transport for Exchange {
 
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         let limit = self.hub.config.output_buffer;
-        while self.out.len() + bytes.len() > limit {
+        // Headers of records may have made it more than its limit.
+        while !bytes.is_empty() && self.out.len() + bytes.len() > limit {
             let (now, later) = bytes.split_at(limit.saturating_sub(self.out.len()).clamp(1, bytes.len()));
             self.record.append(RecordType::Stdout, self.id, now, &mut self.out);
             bytes = later;
@@ -132,6 +133,10 @@ impl Transport for Exchange {
         result
     }
 
+    fn room(&self) -> usize {
+        self.hub.config.output_buffer.saturating_sub(self.out.len())
+    }
+
     fn discard(&mut self) -> bool {
         if !self.sent {
             // Errors are not among it: they come to it only when it is sent.
@@ -151,5 +156,9 @@ impl Transport for Exchange {
         let result = connection.finish(self.id, &self.out, &self.hub);
         self.hub.give_back(std::mem::take(&mut self.out));
         result
+    }
+
+    fn break_off(&mut self) -> io::Result<()> {
+        self.end_broken_off()
     }
 }

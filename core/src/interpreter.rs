@@ -153,6 +153,6 @@ fn refuse(mut request: Request, why: &NoScript) {
     let status = why.status();
     // A client that has gone needs no answer.
     let _ = writeln!(request.stderr(), "{why}");
-    let _ = write!(request.stdout(), "Status: {status}\r\nContent-Type: text/plain\r\n\r\n{status}\n");
+    request.answer_with_error(status, b"");
     let _ = request.finish(0);
 }

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 
 pub use crate::protocol::session::Input;
 use crate::protocol::{Params, Role};
+use crate::response::error_page;
 
 /// What carries a request's streams. Programs use [`Request`]; this is implemented by what can carry one.
 pub trait Transport: Any + Send {
@@ -30,6 +31,10 @@ pub trait Transport: Any + Send {
     /// # Errors
     /// As for [`write`](Transport::write).
     fn flush(&mut self) -> io::Result<()>;
+    /// Bytes that can be written now without sending, and so without waiting.
+    fn room(&self) -> usize {
+        0
+    }
     /// Forgets the output that has not been sent; false when some has been, which nobody can take back.
     fn discard(&mut self) -> bool {
         false
@@ -41,6 +46,14 @@ pub trait Transport: Any + Send {
     /// # Errors
     /// As for [`write`](Transport::write).
     fn finish(&mut self, status: u32) -> io::Result<()>;
+    /// As [`finish`](Transport::finish) with status 1, so that an answer of which a part has been sent is not taken for a
+    /// whole one, if there is a way to say so.
+    ///
+    /// # Errors
+    /// As for [`write`](Transport::write).
+    fn break_off(&mut self) -> io::Result<()> {
+        self.finish(1)
+    }
 }
 
 /// One request.
@@ -157,6 +170,11 @@ impl Request {
         self.written
     }
 
+    /// Bytes that can be written to [`stdout`](Self::stdout) now without sending, and so without waiting.
+    pub fn room(&self) -> usize {
+        if self.finished { usize::MAX } else { self.transport.room() }
+    }
+
     /// Takes back what was written to [`stdout`](Self::stdout), so that another answer can be given; false when some of it
     /// has been sent already.
     pub fn discard(&mut self) -> bool {
@@ -165,6 +183,15 @@ impl Request {
             self.written = 0;
         }
         discarded
+    }
+
+    /// Gives a request that has no answer an [error page](error_page), with `status` such as `500 Internal Server Error` and
+    /// `details` below it. An answer that has begun stays as it is: [`discard`](Self::discard) takes it back, if it can be.
+    pub fn answer_with_error(&mut self, status: &str, details: &[u8]) {
+        if self.written == 0 && !self.finished {
+            // A client that has gone needs no answer.
+            let _ = self.stdout().write_all(&error_page(status, details));
+        }
     }
 
     /// Whether the answer is no longer wanted: the server took the request back, or its connection is gone. While much of
@@ -189,6 +216,19 @@ impl Request {
             return Ok(());
         }
         self.transport.finish(status)
+    }
+
+    /// Ends the request because its answer cannot be completed. Under FastCGI the connection is closed without an
+    /// END_REQUEST, so that the server does not take the answer for a whole one; if it carries other requests as well, the
+    /// exit status 1 must do.
+    ///
+    /// # Errors
+    /// As for [`finish`](Self::finish).
+    pub fn break_off(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.finished, true) {
+            return Ok(());
+        }
+        self.transport.break_off()
     }
 }
 
@@ -225,8 +265,7 @@ impl Drop for Request {
     fn drop(&mut self) {
         if !self.finished {
             if self.written == 0 {
-                let _ =
-                    self.transport.write(crate::protocol::session::plain_page("500 Internal Server Error").as_bytes());
+                let _ = self.transport.write(&error_page("500 Internal Server Error", b""));
             }
             let _ = self.finish(1);
         }

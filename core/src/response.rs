@@ -1,4 +1,5 @@
-//! The head of a CGI response (RFC 3875, section 6), for the web server's side: bytes in, status and headers out.
+//! The head of a CGI response (RFC 3875, section 6), for the web server's side: bytes in, status and headers out; and the
+//! response of a program that failed.
 //!
 //! ```
 //! use fcgi_core::response::{HeadParser, Redirect};
@@ -11,6 +12,13 @@
 //! assert_eq!((head.redirect, input), (Redirect::None, &b"nothing here"[..]));
 //! # Ok::<(), fcgi_core::response::BadHead>(())
 //! ```
+
+/// A CGI response for a request that failed: a page that says its status, such as `404 Not Found`, and below it `details`, if
+/// there are any.
+pub fn error_page(status: &str, details: &[u8]) -> Vec<u8> {
+    let page = format!("Status: {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{status}\n");
+    [page.as_bytes(), if details.is_empty() { b"" } else { b"\n" }, details].concat()
+}
 
 /// The longest head that is taken, in bytes.
 pub const LONGEST_HEAD: usize = 64 << 10;

@@ -156,7 +156,7 @@ struct Version {
 }
 
 /// Watches whether a file stays as it is, looking at it once a second at most.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Watch {
     path: PathBuf,
     version: Option<Version>,

@@ -65,11 +65,13 @@ pub struct LanguageOption {
     pub value_name: Option<&'static str>,
     /// What `--help` says.
     pub help: &'static str,
+    /// Under which of its headings.
+    pub heading: &'static str,
 }
 
 impl LanguageOption {
     fn to_arg(self) -> Arg {
-        let arg = Arg::new(self.long).long(self.long).help(self.help).help_heading("Applications");
+        let arg = Arg::new(self.long).long(self.long).help(self.help).help_heading(self.heading);
         match self.value_name {
             Some(name) => arg.value_name(name).value_parser(clap::value_parser!(OsString)),
             None => arg.action(ArgAction::SetTrue),

@@ -35,17 +35,20 @@ def pair(name, value):
     return struct.pack(">II", len(name) | 1 << 31, len(value) | 1 << 31) + name + value
 
 
-def ask(address, params, body=b""):
-    """Sends one request; gives standard output, standard error and the exit status."""
+def ask(address, params, body=b"", role=1, data=None):
+    """Sends one request, with a file if it is for a filter; gives standard output, standard error and the exit status."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(30)
         connection.connect(address)
         names = {"REQUEST_METHOD": "GET", "QUERY_STRING": "", **params}
         pairs = b"".join(pair(name.encode(), value.encode()) for name, value in names.items())
-        connection.sendall(record(1, b"\0\1\0\0\0\0\0\0") + record(4, pairs) + record(4, b""))
+        connection.sendall(record(1, bytes([0, role, 0, 0, 0, 0, 0, 0])) + record(4, pairs) + record(4, b""))
         for start in range(0, len(body), 60000):
             connection.sendall(record(5, body[start : start + 60000]))
-        connection.sendall(record(5, b""))
+        if role != 2:
+            connection.sendall(record(5, b""))
+        if data is not None:
+            connection.sendall(record(8, data) + record(8, b""))
         streams = {6: b"", 7: b"", 3: b""}
         with connection.makefile("rb") as answer:
             while header := answer.read(8):

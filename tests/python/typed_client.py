@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any, Callable, Iterable, Mapping
 
 import fcgi
@@ -23,6 +24,19 @@ def echo(request: fcgi.Request) -> int:
     return request.written
 
 
+def answer_all() -> None:
+    for request in fcgi.requests():
+        head: bytes = request.stdin.readline()
+        for line in request.data:
+            head += line
+        request.stdout.write(head)
+        request.stdout.flush()
+        print("said to the error log", file=io.TextIOWrapper(request.stderr))
+        request.stdout.write("text")  # type: ignore[call-overload]
+        request.stdin = request.data  # type: ignore[misc]
+    next(fcgi.requests()).params["NAME"] = "value"  # type: ignore[index]
+
+
 def loop() -> None:
     while fcgi.accept():
         fcgi.set_exit_status(1)
@@ -40,6 +54,7 @@ def serve() -> int:
     fcgi.serve(application, listen=["unix:a", "*:9000"], options=("--read-timeout", "10"))
     fcgi.serve(application, listn="unix:a")  # type: ignore[call-arg]
     WSGIServer(application, environ={"a": 1}, bindAddress=("", 9000)).run()
+    WSGIServer(application, multithreaded=True, maxThreads=20, umask=0o007, debug=False, roles=(1,)).run()
     WSGIServer(application, bindAddress=9000)  # type: ignore[arg-type]
     return fcgi.serve(application, "unix:a", http="localhost:8080", workers=2, threads=4)
 

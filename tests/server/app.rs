@@ -202,6 +202,20 @@ fn run(request: &mut Request, notes: &Notes) -> io::Result<u32> {
                 left -= count;
             }
         }
+        "room" => {
+            for _ in 0..3 {
+                let room = request.room();
+                request.stdout().write_all(&vec![b'x'; room])?;
+                request.stdout().write_all(b"")?;
+                assert_eq!(request.room(), 0);
+                request.stdout().flush()?;
+            }
+        }
+        "break-off" => {
+            request.stdout().write_all(HEADER)?;
+            request.break_off()?;
+            assert!(request.is_finished());
+        }
         "flush" => {
             request.stdout().write_all(HEADER)?;
             request.stdout().flush()?;

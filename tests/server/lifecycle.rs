@@ -276,6 +276,27 @@ fn what_is_flushed_is_sent_before_the_end() {
 }
 
 #[test]
+fn what_there_is_room_for_is_written_without_sending() {
+    for size in [600, 64 << 10, 200 << 10] {
+        let app = App::with(|config| config.output_buffer = size);
+        assert_eq!(app.connect().ask(&[("TEST", "room")], b"").stdout.len(), 3 * size);
+    }
+}
+
+#[test]
+fn an_answer_that_breaks_off_has_no_end() {
+    for app in [App::new(), App::threads(2)] {
+        for flags in [KEEP, CLOSE] {
+            let mut client = app.connect();
+            client.send(&Wire::new().request(1, flags, &[("TEST", "break-off")], b""));
+            assert_eq!(client.next().unwrap().content, b"Content-Type: text/plain\r\n\r\n");
+            client.expect_end();
+        }
+        app.connect().expect_alive();
+    }
+}
+
+#[test]
 fn small_answers_leave_in_one_record() {
     let app = App::new();
     let mut client = app.connect();

@@ -11,13 +11,26 @@ the loop is done once, and everything stays; as a CGI program, or on a terminal,
         print("Content-Type: text/html\\n")
         print(f"Hello world!<br>Request number {count}.")
 
+Requests can be had as objects, too::
+
+    for request in fcgi.requests():
+        request.stdout.write(b"Content-Type: text/plain\\r\\n\\r\\n" + request.params["QUERY_STRING"].encode())
+
+Both loops work in a program that `python3` runs as well: with a listening socket as descriptor 0 (spawn-fcgi, mod_fcgid,
+lighttpd) or from systemd it is a FastCGI server; otherwise there is one request, that of CGI.
+
 An application by the rules of WSGI or ASGI can be served from a program of one's own that `python3` runs::
 
     fcgi.serve(application, listen="unix:/run/app.sock", workers=4)
 
-In a loop, `sys.stdin`, `sys.stdout`, `sys.stderr`, `os.environ` and descriptors 0 to 2 are the request's.
+In a loop of `accept`, `sys.stdin`, `sys.stdout`, `sys.stderr`, `os.environ` and descriptors 0 to 2 are the request's.
 """
-from fcgi._fcgi import Request, RequestTimeout, __version__, accept, finish, set_exit_status
+from fcgi._fcgi import Request, RequestTimeout, __version__, accept, finish, next_request as _next, set_exit_status
+
+
+def requests():
+    """Each request as an object, until the server stops. One that is not finished is when the next one is asked for."""
+    return iter(_next, None)
 
 
 def serve(application, listen=(), **named):
@@ -26,4 +39,4 @@ def serve(application, listen=(), **named):
     return _serve.serve(application, listen, **named)
 
 
-__all__ = ["Request", "RequestTimeout", "__version__", "accept", "finish", "serve", "set_exit_status"]
+__all__ = ["Request", "RequestTimeout", "__version__", "accept", "finish", "requests", "serve", "set_exit_status"]

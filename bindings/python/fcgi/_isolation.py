@@ -177,12 +177,14 @@ class Signals:
 class Isolation:
     """How the interpreter was before the first script, and what came since."""
 
+    Modules, Exits, Signals, Ends = Modules, Exits, Signals, Ends
+
     def __init__(self, script):
         self.script = script
-        self.modules = Modules()
-        self.exits = Exits(self.modules)
-        self.signals = Signals()
-        self.ends = Ends(script)
+        self.modules = self.Modules()
+        self.exits = self.Exits(self.modules)
+        self.signals = self.Signals()
+        self.ends = self.Ends(script)
         self.sys_path, self.path = sys.path, list(sys.path)
         own = os.environ.get("PYTHONPATH")
         self.own_path = len(own.split(os.pathsep)) if own and not sys.flags.ignore_environment else 0

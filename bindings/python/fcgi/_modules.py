@@ -200,13 +200,16 @@ class Modules:
                 self.learn(name, module)
         loader = _bootstrap_external._LoaderBasics
         names = {
-            "loading": lambda module: Loading(self, module),
+            "loading": lambda module: self.loading(module),
             "original": loader.exec_module,
             "_call_with_frames_removed": _bootstrap._call_with_frames_removed,
         }
         exec(compile(EXEC_MODULE, "<frozen importlib._bootstrap_external>", "exec"), names)
         loader.exec_module = names["exec_module"]
         machinery.SourceFileLoader.exec_module = names["exec_module"]
+
+    def loading(self, module):
+        return Loading(self, module)
 
     def is_standard(self, origin):
         return origin.startswith(self.standard) and not self.is_library(origin) or origin in ("built-in", "frozen")

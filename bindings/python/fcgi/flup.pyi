@@ -1,6 +1,6 @@
 """A stand-in for `flup.server.fcgi`."""
 
-from typing import Any, Callable, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Iterable, Mapping, Optional, Tuple, Union
 
 __all__ = ["WSGIServer"]
 
@@ -15,6 +15,11 @@ class WSGIServer:
         multiprocess: bool = False,
         bindAddress: Optional[Union[str, Tuple[str, int]]] = None,
         umask: Optional[int] = None,
-        **ignored: Any,
+        multiplexed: bool = False,
+        debug: bool = False,
+        roles: Iterable[int] = (1,),
+        forceCGI: bool = False,
+        **others: Any,
     ) -> None: ...
-    def run(self) -> bool: ...
+    def run(self) -> bool:
+        """Serve until the process is told to stop."""

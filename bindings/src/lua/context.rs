@@ -202,11 +202,8 @@ impl Context {
         if timed_out && !request.is_finished() {
             request.discard();
         }
-        if request.written() == 0 && !request.is_finished() {
-            let status = if timed_out { "504 Gateway Timeout" } else { "500 Internal Server Error" };
-            // A client that has gone needs no answer.
-            let _ = request.stdout().write_all(&error_page(status, details));
-        }
+        let page = if timed_out { "504 Gateway Timeout" } else { "500 Internal Server Error" };
+        request.answer_with_error(page, details);
         let _ = request.finish(status);
     }
 
@@ -226,12 +223,6 @@ impl Context {
         self.warning_continues.set(false);
         self.requests.set(self.requests.get() + 1);
     }
-}
-
-/// What a client gets when a script fails before it said anything.
-pub(super) fn error_page(status: &str, details: &[u8]) -> Vec<u8> {
-    let page = format!("Status: {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{status}\n");
-    [page.as_bytes(), if details.is_empty() { b"" } else { b"\n" }, details].concat()
 }
 
 /// Whether a variable is one that web servers set, though this request may lack it.

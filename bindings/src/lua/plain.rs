@@ -217,7 +217,7 @@ unsafe fn answer(l: *mut lua_State, script: &Path) -> c_int {
             return ffi::LUA_OK;
         };
         if stdio::nothing_written() {
-            let _ = std::io::stdout().write_all(&context::error_page("500 Internal Server Error", b""));
+            let _ = std::io::stdout().write_all(&fcgi_core::response::error_page("500 Internal Server Error", b""));
         }
         ffi::lua_pushlstring(l, message.as_ptr().cast(), message.len());
         ffi::LUA_ERRRUN

@@ -1,21 +1,22 @@
-//! Accept loops inside scripts: `while fcgi.accept():`, as in the 1996 paper. What stands before the loop is done once, and
-//! everything stays. Without a server (as a CGI program, on a terminal) the body runs once.
+//! Loops inside programs: `while fcgi.accept():`, as in the 1996 paper, and `for request in fcgi.requests():`. What stands
+//! before the loop is done once, and everything stays. The requests are those of the runner that runs the script; a program
+//! that `python3` runs finds a server by itself ([`own`]).
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use fcgi_core::Server;
 use fcgi_core::interpreter::Requests;
 use fcgi_core::script::Watch;
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 
 use super::process::Environment;
-use super::request::Request;
+use super::request::{Request, lock};
 use super::stdio::Stdio;
-use super::{descriptors, ffi, limit};
+use super::{descriptors, ffi, own, timeout};
 
 type Shared = Arc<Mutex<fcgi_core::Request>>;
 
@@ -23,42 +24,116 @@ thread_local! {
     static LOOP: RefCell<Option<Loop>> = const { RefCell::new(None) };
 }
 
-/// A process without a server has given its one request.
-static GIVEN: AtomicBool = AtomicBool::new(false);
-/// The exit status that it is to have.
-static STATUS: AtomicU32 = AtomicU32::new(0);
-
-/// The exit status that a process without a server is to have, unless it fails.
-#[cfg(not(feature = "python-extension"))]
-pub(super) fn wanted_status() -> u32 {
-    STATUS.load(Ordering::Relaxed)
-}
-
-/// What an accept loop needs of the engine, and the request that it has.
+/// Where a program has its requests from, and the one that it has.
 pub(super) struct Loop {
-    script: PathBuf,
-    requests: Rc<RefCell<Requests>>,
-    stdio: Py<Stdio>,
-    environment: Py<Environment>,
-    /// Closes the streams of a request, and opens them for the next one.
-    close: Py<PyAny>,
-    open: Py<PyAny>,
-    /// Watches the script, once it loops.
-    watch: Option<Watch>,
-    current: Shared,
+    source: Source,
+    means: Option<Means>,
+    way: Way,
+    current: Option<Shared>,
     status: u32,
 }
 
+/// Where requests come from.
+enum Source {
+    /// The runner, which has started a script for the first of them.
+    Runner {
+        script: PathBuf,
+        requests: Rc<RefCell<Requests>>,
+        /// Looks after the script, once it loops.
+        watch: Option<Watch>,
+    },
+    /// A server of the program's own.
+    Server(Arc<Server>),
+    /// Whoever has started the process, for one request.
+    Process,
+}
+
+/// What gives the process's streams and environment to a request.
+pub(super) struct Means {
+    pub(super) stdio: Py<Stdio>,
+    pub(super) environment: Py<Environment>,
+    /// Closes the streams of a request, and opens them for the next one.
+    pub(super) close: Py<PyAny>,
+    pub(super) open: Py<PyAny>,
+}
+
+impl Means {
+    /// Takes the process's streams and environment from a request, whose program goes on without them: what it prints goes
+    /// to the log.
+    fn take_from(&self, py: Python<'_>, request: &Shared) -> PyResult<()> {
+        let stdio = self.stdio.get();
+        let had_children = stdio.had_children();
+        py.detach(|| descriptors::end(request, had_children));
+        stdio.serve(None);
+        stdio.flush_python(py);
+        let os = py.import("os")?;
+        let environ = os.getattr("environ")?;
+        // One that the script has put in its place is its own affair.
+        if let Ok(current) = environ.getattr("_data") {
+            let own = self.environment.get().of_application(py, current.cast()?)?;
+            if !stdio.is_shared() {
+                self.environment.get().enter_application(py, &own)?;
+            }
+            environ.setattr("_data", &own)?;
+            os.getattr("environb")?.setattr("_data", own)?;
+        }
+        Ok(())
+    }
+}
+
+/// How a program takes its requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// It has not asked for one.
+    Not,
+    /// They get the process's streams and environment.
+    Streams,
+    /// They are objects.
+    Objects,
+}
+
+/// How a script leaves that may have looped.
+pub(super) struct Left {
+    /// The request that it had last.
+    pub(super) request: Shared,
+    /// The exit status that it wants.
+    pub(super) status: u32,
+    /// It has the process's descriptors.
+    pub(super) has_descriptors: bool,
+}
+
+impl Left {
+    /// Ends the request with the status that the script ended with, or else with the one that it wants; gives it.
+    pub(super) fn finish(&self, ended_with: u32, had_children: bool) -> u32 {
+        let status = if ended_with == 0 { self.status } else { ended_with };
+        if self.has_descriptors {
+            descriptors::finish(&self.request, status, had_children);
+        } else {
+            descriptors::finish_alone(&self.request, status);
+        }
+        status
+    }
+}
+
 impl Loop {
-    pub(super) fn new(
+    /// For a script that a runner runs for a request. Without `requests` there is only this one.
+    pub(super) fn of_script(
         script: &Path,
-        requests: &Rc<RefCell<Requests>>,
+        requests: Option<&Rc<RefCell<Requests>>>,
         current: &Shared,
-        engine: (Py<Stdio>, Py<Environment>, Py<PyAny>, Py<PyAny>),
+        means: Means,
     ) -> Self {
-        let (stdio, environment, close, open) = engine;
-        let (script, requests, current) = (script.to_owned(), requests.clone(), current.clone());
-        Self { script, requests, stdio, environment, close, open, watch: None, current, status: 0 }
+        let source = match requests {
+            Some(requests) => Source::Runner { script: script.to_owned(), requests: requests.clone(), watch: None },
+            None => Source::Process,
+        };
+        Self { source, means: Some(means), way: Way::Not, current: Some(current.clone()), status: 0 }
+    }
+
+    /// For a program that asks for requests; without a server there is one, that of CGI.
+    pub(super) fn of_program(server: Option<Arc<Server>>) -> Self {
+        let source = server.map_or(Source::Process, Source::Server);
+        Self { source, means: None, way: Way::Not, current: None, status: 0 }
     }
 
     /// A script runs which may loop.
@@ -66,16 +141,57 @@ impl Loop {
         LOOP.set(Some(self));
     }
 
-    /// The script has ended; gives the request that it had last, and what exit status it wants.
-    pub(super) fn leave() -> Option<(Shared, u32)> {
-        LOOP.take().map(|this| (this.current, this.status))
+    /// The script has failed. What is said of it goes to the request that it has.
+    pub(super) fn fail(py: Python<'_>) {
+        let found = LOOP.with_borrow(|this| match this {
+            Some(Self { way: Way::Objects, current: Some(current), means: Some(means), .. }) => {
+                Some((current.clone(), means.stdio.clone_ref(py)))
+            }
+            _ => None,
+        });
+        if let Some((current, stdio)) = found
+            && !py.detach(|| lock(&current).is_finished())
+        {
+            stdio.get().flush_python(py);
+            py.detach(descriptors::empty);
+            stdio.get().serve(Some(current));
+        }
     }
 
-    fn finish(&self, py: Python<'_>) -> PyResult<()> {
-        self.close.call1(py, (0,))?;
-        limit::end(py);
-        let had_children = self.stdio.get().had_children();
-        let (current, status) = (&self.current, self.status);
+    /// The script has ended.
+    pub(super) fn leave() -> Option<Left> {
+        let this = LOOP.take()?;
+        let has_descriptors = this.way != Way::Objects;
+        this.current.map(|request| Left { request, status: this.status, has_descriptors })
+    }
+
+    /// Goes this way, and no other. The first time, gives the request that the program was started for.
+    fn go(&mut self, way: Way) -> PyResult<Option<Shared>> {
+        if self.way == way {
+            return Ok(None);
+        }
+        if self.way != Way::Not {
+            let text = "a program takes its requests by accept() or by requests(), not by both";
+            return Err(PyRuntimeError::new_err(text));
+        }
+        self.way = way;
+        if let Source::Runner { script, watch, .. } = &mut self.source {
+            *watch = Some(Watch::new(script));
+        }
+        Ok(self.current.clone())
+    }
+
+    fn finish(&mut self, py: Python<'_>) -> PyResult<()> {
+        let Some(current) = &self.current else { return Ok(()) };
+        let status = self.status;
+        let Some(means) = self.means.as_ref().filter(|_| self.way != Way::Objects) else {
+            timeout::end(py);
+            py.detach(|| descriptors::finish_alone(current, status));
+            return Ok(());
+        };
+        means.close.call1(py, (0,))?;
+        timeout::end(py);
+        let had_children = means.stdio.get().had_children();
         py.detach(|| {
             ffi::flush_c_streams();
             descriptors::finish(current, status, had_children);
@@ -83,58 +199,131 @@ impl Loop {
         Ok(())
     }
 
-    fn accept(&mut self, py: Python<'_>) -> PyResult<bool> {
-        let Some(watch) = &mut self.watch else {
-            // The one that the script was started for.
-            self.watch = Some(Watch::new(&self.script));
-            return Ok(true);
+    /// The next request; the one before it is finished.
+    fn next(&mut self, py: Python<'_>) -> PyResult<Option<Request>> {
+        timeout::arm(false);
+        let has_changed = match &mut self.source {
+            Source::Runner { watch: Some(watch), .. } => watch.has_changed(),
+            _ => false,
         };
-        let has_changed = watch.has_changed();
-        limit::arm(false);
         self.finish(py)?;
-        if has_changed {
+        self.status = 0;
+        let next = match &self.source {
+            Source::Runner { script, requests, .. } if !has_changed => {
+                ffi::without_interpreter(py, || requests.borrow_mut().accept_for(script))?
+            }
+            Source::Server(server) => ffi::without_interpreter(py, || server.accept())?,
+            Source::Runner { .. } | Source::Process => None,
+        };
+        let next = next.map(Request::new);
+        if let Some(next) = &next {
+            self.current = Some(next.shared().clone());
+        }
+        Ok(next)
+    }
+
+    fn accept(&mut self, py: Python<'_>) -> PyResult<bool> {
+        if self.way == Way::Not && self.current.is_none() && matches!(self.source, Source::Process) {
+            self.way = Way::Streams;
+            return Ok(own::is_first());
+        }
+        if self.go(Way::Streams)?.is_some() {
+            return Ok(true);
+        }
+        if matches!(self.source, Source::Process) {
+            self.finish(py)?;
             return Ok(false);
         }
-        let requests = &self.requests;
-        let next = ffi::without_interpreter(py, || requests.borrow_mut().accept_for(&self.script))?;
-        let Some(request) = next else { return Ok(false) };
-        let request = Request::new(request);
-        self.current = request.shared().clone();
-        self.status = 0;
-        let current = &self.current;
-        py.detach(|| descriptors::begin(current))?;
-        self.stdio.get().serve(Some(self.current.clone()));
-        let environment = self.environment.get().enter(py, request.lock().params())?;
-        self.open.call1(py, (environment, descriptors::has_body()))?;
-        limit::begin(&self.current);
+        if self.means.is_none() {
+            self.means = Some(own::means(py)?);
+        }
+        let next = self.next(py)?;
+        let Some(means) = &self.means else { return Ok(false) };
+        let Some(request) = next else {
+            // What the program still says is for the log.
+            means.stdio.get().serve(None);
+            return Ok(false);
+        };
+        let current = request.shared();
+        let stdio = means.stdio.get();
+        py.detach(|| stdio.begin(current))?;
+        stdio.serve(Some(current.clone()));
+        let environment = means.environment.get().enter(py, request.lock().params())?;
+        means.open.call1(py, (environment, descriptors::has_body()))?;
+        timeout::begin(current);
         Ok(true)
     }
+
+    fn object(&mut self, py: Python<'_>) -> PyResult<Option<Request>> {
+        let is_new = self.way == Way::Not;
+        if let Some(current) = self.go(Way::Objects)? {
+            let Some(means) = &self.means else { return Ok(None) };
+            let body = means.stdio.get().spooled_body();
+            means.take_from(py, &current)?;
+            return Ok(Some(Request::begun(current, body)));
+        }
+        if is_new && matches!(self.source, Source::Process) && own::is_first() {
+            let request = Request::new(fcgi_core::cgi::request());
+            self.current = Some(request.shared().clone());
+            return Ok(Some(request));
+        }
+        let next = self.next(py)?;
+        if let Some(request) = &next {
+            timeout::begin(request.shared());
+        }
+        Ok(next)
+    }
+}
+
+/// Does something with the loop of this thread; whatever runs meanwhile in this thread must not find it borrowed.
+fn with<R: Default>(py: Python<'_>, f: impl FnOnce(&mut Loop, Python<'_>) -> PyResult<R>) -> PyResult<R> {
+    if descriptors::is_forked() {
+        // Requests are those of the process that this one was forked off by.
+        return Ok(R::default());
+    }
+    let mut this = match LOOP.take() {
+        Some(this) => this,
+        None => own::find(py)?,
+    };
+    let result = f(&mut this, py);
+    LOOP.set(Some(this));
+    result
+}
+
+/// Whether this thread has a loop.
+pub(super) fn is_looping() -> bool {
+    LOOP.with_borrow(Option::is_some)
+}
+
+/// This process was forked off by a program: the request that it has is not this process's to end.
+pub(super) fn forget() {
+    std::mem::forget(LOOP.take());
 }
 
 /// Gives the next request to the script's streams and environment; the first one is that which the script was started for.
 /// False when there is none any more: the server stops, the script has changed, or there is no server.
 #[pyfunction]
 pub(super) fn accept(py: Python<'_>) -> PyResult<bool> {
-    // Whatever runs meanwhile in this thread must not find it borrowed.
-    let Some(mut this) = LOOP.take() else { return Ok(!GIVEN.swap(true, Ordering::Relaxed)) };
-    let accepted = this.accept(py);
-    LOOP.set(Some(this));
-    accepted
+    with(py, Loop::accept)
+}
+
+/// The next request as an object; `None` when there is none any more.
+#[pyfunction]
+pub(super) fn next_request(py: Python<'_>) -> PyResult<Option<Request>> {
+    with(py, Loop::object)
 }
 
 /// Sends the answer; the script goes on, and nobody hears of what it says until it accepts the next request.
 #[pyfunction]
 #[pyo3(signature = (status=None))]
 pub(super) fn finish(py: Python<'_>, status: Option<u32>) -> PyResult<()> {
-    LOOP.with_borrow_mut(|this| {
-        if let (Some(this), Some(status)) = (this, status) {
-            this.status = status;
-        }
-    });
-    let Some(this) = LOOP.take() else { return Ok(()) };
-    let finished = this.finish(py);
-    LOOP.set(Some(this));
-    finished
+    if !is_looping() {
+        return Ok(());
+    }
+    with(py, |this, py| {
+        this.status = status.unwrap_or(this.status);
+        this.finish(py)
+    })
 }
 
 /// The exit status of the request, unless the script ends otherwise.
@@ -143,10 +332,9 @@ pub(super) fn set_exit_status(status: u32) -> PyResult<()> {
     LOOP.with_borrow_mut(|this| match this {
         Some(this) => {
             this.status = status;
-            Ok(())
-        }
-        None if GIVEN.load(Ordering::Relaxed) => {
-            STATUS.store(status, Ordering::Relaxed);
+            if matches!(this.source, Source::Process) {
+                own::want_status(status);
+            }
             Ok(())
         }
         None => Err(PyOSError::new_err("there is no request whose status could be set")),

@@ -13,9 +13,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::limit;
 use super::wsgi::Wsgi;
+use super::{accept, own, timeout};
 
+const NEEDS_THE_PROCESS: &str =
+    "this is an application by ASGI: with --threads, say so by --interface asgi; one thread serves all of its requests";
 const NEEDS_A_SERVER: &str =
     "this is an application by ASGI, which needs a server that is for it alone: --listen or --http";
 
@@ -49,9 +51,9 @@ impl Named {
     pub(super) fn answer(&mut self, request: CoreRequest) -> u32 {
         let request = Arc::new(Mutex::new(request));
         let status = Python::attach(|py| {
-            limit::begin(&request);
+            timeout::begin(&request);
             let status = self.wsgi.answer(py, &request, None, self.display_errors);
-            limit::end(py);
+            timeout::end(py);
             status
         });
         // A client that has gone needs no answer.
@@ -64,6 +66,29 @@ impl Interpreter for Named {
     fn serve(&mut self, _script: &Path, request: CoreRequest, _more: &Rc<RefCell<Requests>>) {
         self.answer(request);
     }
+}
+
+/// Lets an application by WSGI answer all requests of a program, in the calling thread. Other threads (`has_threads`) and
+/// processes (`has_processes`) may do so, too. A CGI program (`is_cgi`) has one.
+#[pyfunction]
+pub(super) fn answer_all(
+    application: &Bound<'_, PyAny>,
+    file: &[u8],
+    has_threads: bool,
+    has_processes: bool,
+    is_cgi: bool,
+) -> PyResult<()> {
+    let py = application.py();
+    let setup = match own::runner() {
+        Some(runner) => Setup { several_processes: runner.several_processes || has_processes, ..runner.clone() },
+        None => Setup { shared_process: has_threads, several_processes: has_processes, is_cgi, ..Setup::default() },
+    };
+    let mut wsgi = Wsgi::new(application, &setup, Some(file.to_vec()))?;
+    while let Some(request) = accept::next_request(py)? {
+        let status = wsgi.answer(py, request.shared(), request.take_body(), setup.display_errors);
+        accept::finish(py, Some(status))?;
+    }
+    Ok(())
 }
 
 /// An application that a script gave.
@@ -96,6 +121,56 @@ impl Applications {
     }
 }
 
+/// An application that a script gave to one thread, for the others.
+struct Shared {
+    script: Watch,
+    application: Py<PyAny>,
+    main: Py<PyAny>,
+    environment: Py<PyDict>,
+}
+
+/// The applications of scripts that all threads of this process call.
+static SHARED: Mutex<Vec<Shared>> = Mutex::new(Vec::new());
+
+/// The application that a script has given to another thread, unless its file has changed since.
+pub(super) fn of_other_thread(py: Python<'_>, script: &Path, setup: &Setup) -> Option<Running> {
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let at = shared.iter().rposition(|shared| shared.script.path() == script)?;
+    if shared[at].script.has_changed() {
+        let old = shared.remove(at);
+        drop(shared);
+        // It may run code as it goes.
+        drop(old);
+        return None;
+    }
+    let Shared { script, application, main, environment } = &shared[at];
+    let (watch, application) = (script.clone(), application.clone_ref(py));
+    let (main, environment) = (main.clone_ref(py), environment.clone_ref(py));
+    drop(shared);
+    let wsgi = Wsgi::new(application.bind(py), setup, file_of(watch.path(), setup)).ok()?;
+    Some(Running { script: watch, wsgi, main, environment })
+}
+
+/// Gives an application to the other threads, too. When another one has loaded it meanwhile, that is the one for all.
+pub(super) fn share(py: Python<'_>, running: Running, setup: &Setup) -> Running {
+    if let Some(other) = of_other_thread(py, running.script.path(), setup) {
+        return other;
+    }
+    let (script, application) = (running.script.clone(), running.wsgi.application(py));
+    let (main, environment) = (running.main.clone_ref(py), running.environment.clone_ref(py));
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if shared.len() < APPLICATIONS {
+        shared.push(Shared { script, application, main, environment });
+    }
+    running
+}
+
+/// What Wsgi is to take for the name of an application's script: the one script for all requests has a URL for itself.
+fn file_of(script: &Path, setup: &Setup) -> Option<Vec<u8>> {
+    use std::os::unix::ffi::OsStrExt;
+    setup.script.is_some().then(|| script.file_name().unwrap_or_default().as_bytes().to_vec())
+}
+
 /// An application among a script's globals.
 pub(super) enum Found {
     Wsgi(Wsgi),
@@ -115,16 +190,14 @@ pub(super) fn of_script(
     script: &Path,
     setup: &Setup,
 ) -> PyResult<Option<Found>> {
-    use std::os::unix::ffi::OsStrExt;
     let found = py.import("fcgi._application")?.getattr("of_script")?.call1((globals,))?;
     if found.is_none() {
         return Ok(None);
     }
     let (application, kind): (Bound<'_, PyAny>, String) = found.extract()?;
-    // The one script for all requests has a URL for itself.
-    let file = setup.script.is_some().then(|| script.file_name().unwrap_or_default().as_bytes().to_vec());
     Ok(Some(match wanted(setup).unwrap_or(&kind) {
-        "wsgi" => Found::Wsgi(Wsgi::new(&application, setup, file)?),
+        "wsgi" => Found::Wsgi(Wsgi::new(&application, setup, file_of(script, setup))?),
+        _ if setup.shared_process => return Err(PyValueError::new_err(NEEDS_THE_PROCESS)),
         _ if setup.script.is_none() || setup.is_cgi => return Err(PyValueError::new_err(NEEDS_A_SERVER)),
         _ => Found::Asgi(application.unbind()),
     }))

@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use super::engine::refuse_options_of_lua;
-use super::{context, ffi};
+use super::ffi;
 use exchange::Exchange;
 use scope::Scopes;
 
@@ -83,7 +83,7 @@ pub(super) fn take_over(
         let (key, exchange) = (request.key(), Bound::new(py, Exchange::new(request, spooled))?);
         let result = run(setup, reactor, application, Some(script), "auto", Some((key, exchange.clone())));
         // What failed may still hold it.
-        exchange.get().fail(&context::error_page("500 Internal Server Error", b""));
+        exchange.get().fail(&fcgi_core::response::error_page("500 Internal Server Error", b""));
         result
     };
     serve().map_err(|e| why(py, &e))

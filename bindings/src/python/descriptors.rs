@@ -16,8 +16,6 @@ use fcgi_core::Request;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::context;
-
 /// A body that is not longer goes into a pipe, which has room for it.
 const PIPE: usize = 64 << 10;
 /// How long children that a script leaves running are waited for.
@@ -33,14 +31,14 @@ pub(super) enum Output {
 }
 
 impl Output {
-    fn number(self) -> RawFd {
+    pub(super) fn number(self) -> RawFd {
         match self {
             Self::Stdout => 1,
             Self::Stderr => 2,
         }
     }
 
-    fn put(self, request: &mut Request, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn put(self, request: &mut Request, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Stdout => request.stdout().write_all(bytes),
             Self::Stderr => request.stderr().write_all(bytes),
@@ -66,34 +64,39 @@ impl Pipe {
 }
 
 #[derive(Debug)]
-struct Pipes {
+pub(super) struct Pipes {
     stdout: Pipe,
     stderr: Pipe,
 }
 
 impl Pipes {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self { stdout: Pipe::new()?, stderr: Pipe::new()? })
     }
 
-    fn ends(&self) -> Ends {
+    pub(super) fn ends(&self) -> Ends {
         Ends { stdout: self.stdout.read.clone(), stderr: self.stderr.read.clone() }
+    }
+
+    /// The writing ends, each with what tells it from other files.
+    pub(super) fn into_writers(self) -> [(OwnedFd, u64); 2] {
+        [self.stdout, self.stderr].map(|pipe| (pipe.write, pipe.inode))
     }
 }
 
 /// The ends that we read.
 #[derive(Clone, Debug)]
-struct Ends {
+pub(super) struct Ends {
     stdout: Arc<OwnedFd>,
     stderr: Arc<OwnedFd>,
 }
 
 impl Ends {
-    fn each(&self) -> [(&OwnedFd, Output); 2] {
+    pub(super) fn each(&self) -> [(&OwnedFd, Output); 2] {
         [(&self.stdout, Output::Stdout), (&self.stderr, Output::Stderr)]
     }
 
-    fn poll_fds(&self) -> [PollFd<'_>; 2] {
+    pub(super) fn poll_fds(&self) -> [PollFd<'_>; 2] {
         [PollFd::new(&*self.stdout, PollFlags::IN), PollFd::new(&*self.stderr, PollFlags::IN)]
     }
 
@@ -118,7 +121,7 @@ impl Ends {
 
     /// Carries what children still write, until all of them have closed standard output, as a web server does with a CGI
     /// program, or for as long as we wait for children. Gives which of the two some still hold.
-    fn until_closed(&self, request: &Mutex<Request>) -> [bool; 2] {
+    pub(super) fn until_closed(&self, request: &Mutex<Request>) -> [bool; 2] {
         let deadline = Instant::now() + PATIENCE;
         let mut open = [true, true];
         let mut buffer = [0; 16 << 10];
@@ -207,7 +210,7 @@ fn standard(number: RawFd) -> BorrowedFd<'static> {
 }
 
 /// Makes `number` another name of `fd`.
-fn put(fd: impl AsFd, number: RawFd) -> io::Result<()> {
+pub(super) fn put(fd: impl AsFd, number: RawFd) -> io::Result<()> {
     // SAFETY: only descriptors 0 to 2 are replaced, which nobody owns.
     match unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) } {
         -1 => Err(io::Error::last_os_error()),
@@ -280,8 +283,11 @@ impl Descriptors {
     fn end(&self, request: &Arc<Mutex<Request>>, had_children: bool) -> io::Result<()> {
         let mut current = lock(&self.current);
         let ends = self.ends();
-        // A client that has gone is found out when the request is finished.
-        let _ = ends.drain(Some(&mut lock(request)), &self.log);
+        // What a program says behind the end of its request is for the log. A client that has gone is found out when the
+        // request is finished.
+        let mut has_them = current.is_some().then(|| lock(request));
+        let _ = ends.drain(has_them.as_deref_mut(), &self.log);
+        drop(has_them);
         if had_children {
             let former = std::mem::replace(&mut *lock(&self.pipes), Pipes::new()?);
             self.install()?;
@@ -304,7 +310,7 @@ impl Descriptors {
 }
 
 /// The body as a file to read from; `None` when there is none.
-fn body(request: &mut Request) -> io::Result<Option<OwnedFd>> {
+pub(super) fn body(request: &mut Request) -> io::Result<Option<OwnedFd>> {
     thread_local! {
         static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
     }
@@ -370,12 +376,33 @@ pub(super) fn end(request: &Arc<Mutex<Request>>, had_children: bool) {
 /// Takes the descriptors back and ends the request; an empty answer gets a page.
 pub(super) fn finish(request: &Arc<Mutex<Request>>, status: u32, had_children: bool) {
     end(request, had_children);
+    finish_alone(request, status);
+}
+
+/// Ends a request that does not have the descriptors; an empty answer gets a page.
+pub(super) fn finish_alone(request: &Mutex<Request>, status: u32) {
     let mut request = lock(request);
-    if request.written() == 0 && !request.is_finished() {
-        // A client that has gone needs no answer.
-        let _ = request.stdout().write_all(&context::error_page("500 Internal Server Error", b""));
-    }
+    request.answer_with_error("500 Internal Server Error", b"");
     let _ = request.finish(status);
+}
+
+/// Carries what was written without a request to where it goes, unless there is a request.
+pub(super) fn empty() {
+    let Some(descriptors) = DESCRIPTORS.get() else { return };
+    let current = lock(&descriptors.current);
+    if current.is_none() {
+        // The log takes all, or nobody does.
+        let _ = descriptors.ends().drain(None, &descriptors.log);
+    }
+}
+
+/// Ends what [`take`] began: what is written from now on goes straight where descriptor 2 led.
+pub(super) fn give_back() {
+    let Some(descriptors) = DESCRIPTORS.get() else { return };
+    empty();
+    if let Err(e) = put(&descriptors.log, 1).and_then(|()| put(&descriptors.log, 2)) {
+        tracing::error!("cannot give back standard output: {e}");
+    }
 }
 
 /// Whether descriptor 0 is a body.

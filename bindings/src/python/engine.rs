@@ -14,12 +14,12 @@ use fcgi_core::{Interpreter, Request as CoreRequest, Server};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
-use super::accept::Loop;
+use super::accept::{Left, Loop, Means};
 use super::application::{self, Applications, Found, Named, Running};
 use super::process::Environment;
 use super::request::Request;
 use super::stdio::Stdio;
-use super::{asgi, descriptors, ffi, limit};
+use super::{asgi, descriptors, ffi, own, timeout};
 
 /// What serves the requests of one thread.
 struct Engine {
@@ -72,13 +72,9 @@ impl Engine {
     /// # Errors
     /// When the system has no pipes for us, or an option is not for scripts.
     fn new(setup: Setup) -> anyhow::Result<Self> {
-        if setup.shared_process {
-            anyhow::bail!(
-                "--threads is for applications (--app): scripts that write to descriptors need processes (--workers)"
-            );
-        }
-        // A CGI program has its descriptors already.
-        let takes_descriptors = !setup.is_cgi;
+        // A CGI program has its descriptors already, and is one request. With several threads they are nobody's own.
+        let setup = Setup { shared_process: setup.shared_process && !setup.is_cgi, ..setup };
+        let takes_descriptors = !setup.is_cgi && !setup.shared_process;
         let engine = Python::attach(|py| Self::make(py, setup).map_err(|e| not_ready(py, &e)))?;
         if takes_descriptors {
             descriptors::take()?;
@@ -89,8 +85,9 @@ impl Engine {
     fn make(py: Python<'_>, setup: Setup) -> PyResult<Self> {
         let arguments: PyResult<Vec<_>> =
             setup.arguments.iter().map(|argument| ffi::decode(py, argument.as_bytes())).collect();
-        let stdio = Py::new(py, Stdio::new())?;
-        let script = py.import("fcgi._script")?.getattr("Script")?.call1((arguments?, &stdio))?;
+        let stdio = Py::new(py, Stdio::new(setup.shared_process))?;
+        let module = if setup.shared_process { "fcgi._threads" } else { "fcgi._script" };
+        let script = py.import(module)?.getattr("Script")?.call1((arguments?, &stdio))?;
         let method = |name| script.getattr(name).map(Bound::unbind);
         let run = py.import("fcgi._fcgi")?.getattr("run")?.unbind();
         let scripts = Scripts {
@@ -103,9 +100,23 @@ impl Engine {
             close: method("close")?,
             run,
         };
-        let environment = Py::new(py, Environment::new(py)?)?;
+        let environment = Py::new(py, Environment::new(py, !setup.shared_process)?)?;
         let applications = Applications::default();
         Ok(Self { setup, scripts, environment, stdio, code: Cache::default(), applications })
+    }
+
+    /// What a script needs that takes its requests itself.
+    fn loop_of(
+        &self,
+        py: Python<'_>,
+        script: &Path,
+        requests: Option<&Rc<RefCell<Requests>>>,
+        request: &Arc<Mutex<CoreRequest>>,
+    ) -> Loop {
+        let (stdio, environment) = (self.stdio.clone_ref(py), self.environment.clone_ref(py));
+        let Scripts { close, next, .. } = &self.scripts;
+        let means = Means { stdio, environment, close: close.clone_ref(py), open: next.clone_ref(py) };
+        Loop::of_script(script, requests, request, means)
     }
 
     /// Runs a script for a request.
@@ -129,43 +140,49 @@ impl Engine {
         let begun = begin.bind(py).call1((path, environment, has_body))?;
         let begun = begun.cast::<PyTuple>()?;
         let (in_context, globals) = (begun.get_item(0)?, begun.get_item(1)?);
-        limit::begin(request.shared());
+        timeout::begin(request.shared());
         let result = code.and_then(|compiled| {
             let first = in_context.call1((run, &compiled.code, &globals));
             let rest = compiled.rest.bind(py);
             if rest.is_none() || first.is_err() {
                 return first.map(|_| None);
             }
-            limit::arm(false);
+            timeout::arm(false);
             self.stdio.get().flush_python(py);
             if request.lock().written() == 0
                 && let Some(found) = application::of_script(py, globals.cast()?, script, &self.setup)?
             {
                 return Ok(Some(found));
             }
-            limit::arm(true);
+            timeout::arm(true);
             in_context.call1((run, rest, &globals)).map(|_| None)
         });
-        limit::arm(false);
+        timeout::arm(false);
         let exception = match result {
             Ok(Some(found)) => {
                 let (main, environment): (Py<PyAny>, Bound<'_, PyDict>) = keep.call0(py)?.extract(py)?;
                 let environment = self.environment.get().of_application(py, &environment)?;
                 return Ok(match found {
                     Found::Wsgi(wsgi) => {
-                        Ended::Application(Running { script: Watch::new(script), wsgi, main, environment })
+                        let running = Running { script: Watch::new(script), wsgi, main, environment };
+                        let shares = self.setup.shared_process;
+                        let running = if shares { application::share(py, running, &self.setup) } else { running };
+                        Ended::Application(running)
                     }
                     Found::Asgi(application) => {
-                        limit::end(py);
+                        timeout::end(py);
                         Ended::EventLoop(application, main, environment)
                     }
                 });
             }
             Ok(None) => None,
-            Err(e) => Some(e.into_value(py)),
+            Err(e) => {
+                Loop::fail(py);
+                Some(e.into_value(py))
+            }
         };
         let status = in_context.call1((end, exception))?.extract();
-        limit::end(py);
+        timeout::end(py);
         Ok(Ended::Status(status?))
     }
 
@@ -181,9 +198,9 @@ impl Engine {
     fn call(&mut self, py: Python<'_>, mut running: Running, request: &Request, spooled: Option<File>) -> u32 {
         let status = match self.make_ready(py, running.script.path(), &running.main, &running.environment) {
             Ok(()) => {
-                limit::begin(request.shared());
+                timeout::begin(request.shared());
                 let status = running.wsgi.answer(py, request.shared(), spooled, self.setup.display_errors);
-                limit::end(py);
+                timeout::end(py);
                 status
             }
             Err(e) => {
@@ -199,7 +216,7 @@ impl Engine {
     fn answer(&mut self, py: Python<'_>, script: &Path, request: &Request) -> Result<u32, Waiting> {
         match self.run(py, script, request) {
             Ok(Ended::Status(status)) => Ok(status),
-            Ok(Ended::Application(running)) => Ok(self.call(py, running, request, descriptors::spooled_body())),
+            Ok(Ended::Application(running)) => Ok(self.call(py, running, request, self.stdio.get().spooled_body())),
             Ok(Ended::EventLoop(application, main, environment)) => {
                 match self.make_ready(py, script, &main, &environment) {
                     Ok(()) => Err(Waiting { application, spooled: descriptors::spooled_body() }),
@@ -236,8 +253,9 @@ impl Engine {
 /// When the application cannot be loaded, the system has no pipes for us, or an option is not for Python.
 pub fn interpreter(setup: Setup) -> anyhow::Result<Box<dyn Interpreter>> {
     refuse_options_of_lua(&setup)?;
+    own::belongs_to(&setup);
     ffi::keep_thread_state();
-    Python::attach(|py| limit::set_up(py, setup.watchdog.as_ref()).map_err(|e| not_ready(py, &e)))?;
+    Python::attach(|py| timeout::set_up(py, setup.watchdog.as_ref()).map_err(|e| not_ready(py, &e)))?;
     Ok(match named(&setup)? {
         Some(named) => Box::new(named),
         None => Box::new(Engine::new(setup)?),
@@ -265,14 +283,28 @@ pub(super) fn answer_cgi(setup: Setup, script: &Path) -> anyhow::Result<u8> {
     }
     let mut engine = Engine::new(setup)?;
     let request = Request::new(fcgi_core::cgi::request());
-    let status = Python::attach(|py| {
-        engine.stdio.get().serve(Some(request.shared().clone()));
+    let shared = request.shared().clone();
+    let (left, status) = Python::attach(|py| {
+        engine.stdio.get().serve(Some(shared.clone()));
+        engine.loop_of(py, script, None, &shared).enter();
         // What needs a server is refused to a CGI program.
-        engine.answer(py, script, &request).unwrap_or(1)
+        let status = engine.answer(py, script, &request).unwrap_or(1);
+        (Loop::leave().unwrap_or(Left { request: shared, status: 0, has_descriptors: true }), status)
     });
     ffi::flush_c_streams();
-    descriptors::finish(request.shared(), status, false);
-    Ok(status as u8)
+    Ok(left.finish(status, false) as u8)
+}
+
+/// With several threads: lets Python know this one as the main thread. Else that would be the one that first imports
+/// `threading`, which at the end would be waited for in vain.
+///
+/// # Errors
+/// When the module cannot be imported.
+pub(super) fn name_main_thread(setup: &Setup) -> anyhow::Result<()> {
+    if setup.shared_process {
+        Python::attach(|py| py.import("threading").map(drop).map_err(|e| not_ready(py, &e)))?;
+    }
+    Ok(())
 }
 
 /// Refuses options that Python has no use for.
@@ -290,37 +322,42 @@ impl Interpreter for Engine {
     fn serve(&mut self, script: &Path, request: CoreRequest, more: &Rc<RefCell<Requests>>) {
         let request = Request::new(request);
         let shared = request.shared().clone();
-        if let Some(running) = self.applications.take(script) {
+        let of_other_thread = || Python::attach(|py| application::of_other_thread(py, script, &self.setup));
+        let running = self.applications.take(script);
+        let running = if self.setup.shared_process { running.or_else(of_other_thread) } else { running };
+        if let Some(running) = running {
             let status = Python::attach(|py| self.call(py, running, &request, None));
             let _ = request.lock().finish(status);
             return;
         }
-        if let Err(e) = descriptors::begin(&shared) {
+        if let Err(e) = self.stdio.get().begin(&shared) {
             let mut request = request.lock();
             let _ = writeln!(request.stderr(), "{}: the request body: {e}", self.setup.program.display());
             let _ = request.finish(1);
             return;
         }
-        let (shared, answered, had_children) = Python::attach(|py| {
+        let (left, answered, had_children) = Python::attach(|py| {
             self.stdio.get().serve(Some(shared.clone()));
-            let Scripts { close, next, .. } = &self.scripts;
-            let (stdio, environment) = (self.stdio.clone_ref(py), self.environment.clone_ref(py));
-            let of_engine = (stdio, environment, close.clone_ref(py), next.clone_ref(py));
-            Loop::new(script, more, &shared, of_engine).enter();
+            self.loop_of(py, script, Some(more), &shared).enter();
             let answered = self.answer(py, script, &request);
             let had_children = self.stdio.get().had_children();
             self.stdio.get().serve(None);
-            let (shared, wanted) = Loop::leave().unwrap_or((shared, 0));
-            (shared, answered.map(|status| if status == 0 { wanted } else { status }), had_children)
+            (
+                Loop::leave().unwrap_or(Left { request: shared, status: 0, has_descriptors: true }),
+                answered,
+                had_children,
+            )
         });
         ffi::flush_c_streams();
         match answered {
-            Ok(status) => descriptors::finish(&shared, status, had_children),
+            Ok(status) => {
+                left.finish(status, had_children);
+            }
             Err(waiting) => {
-                descriptors::end(&shared, had_children);
+                descriptors::end(&left.request, had_children);
                 drop(request);
                 let server = more.borrow().server().clone();
-                self.give_way(waiting, script, shared, &server);
+                self.give_way(waiting, script, left.request, &server);
             }
         }
     }

@@ -10,7 +10,7 @@ use fcgi_core::Setup;
 use pyo3::prelude::*;
 
 use super::application;
-use super::engine;
+use super::{engine, module};
 
 /// Does what `python3` does with this command line, by becoming it.
 ///
@@ -26,7 +26,12 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     }
     let mut command = Command::new(executable()?);
     command.args(&setup.own);
-    if setup.own_ended {
+    if setup.option("flup").is_some() {
+        if setup.script.is_none() {
+            bail!("--flup is for a script");
+        }
+        command.arg(package()?.with_file_name("_flup.py"));
+    } else if setup.own_ended {
         command.arg("--");
     }
     command.args(&setup.script).args(&setup.arguments);
@@ -41,13 +46,17 @@ fn executable() -> anyhow::Result<OsString> {
     }
 }
 
+/// The file of the package `fcgi`.
+fn package() -> anyhow::Result<PathBuf> {
+    Ok(Python::attach(|py| py.import("fcgi")?.getattr("__file__")?.extract())?)
+}
+
 /// Becomes a fresh interpreter with the options that are given, in which the rest of the command line is run by the package
 /// `fcgi`: by its path, for options such as `-S` take away where it lies. Comes back when that fails.
 pub fn afresh(setup: &Setup, rest: &[OsString]) -> anyhow::Error {
     let become_it = || -> anyhow::Result<std::convert::Infallible> {
-        let package: PathBuf = Python::attach(|py| py.import("fcgi")?.getattr("__file__")?.extract())?;
         let mut command = Command::new(executable()?);
-        command.args(&setup.own).arg(package.with_file_name("__main__.py")).args(rest);
+        command.args(&setup.own).arg(package()?.with_file_name("__main__.py")).args(rest);
         Err(command.exec()).context("cannot start python3")
     };
     match become_it() {
@@ -65,7 +74,8 @@ pub fn start(setup: &Setup) -> anyhow::Result<()> {
         let option = option.display();
         bail!("the interpreter runs already: give {option} to it");
     }
-    Ok(())
+    Python::attach(|py| module::offer(py, setup))?;
+    engine::name_main_thread(setup)
 }
 
 /// The version of the interpreter.

@@ -1,11 +1,12 @@
 //! Sends what streaming applications have given while they make the next part: a block is not held back (PEP 3333,
 //! "Buffering and Streaming"), and an application that is quick does not pay for a send with each block.
 
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fcgi_core::Request;
-use std::io::Write;
 
 /// How long a block waits for others to go with.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -28,7 +29,9 @@ struct State {
 struct Stream {
     request: Arc<Mutex<Request>>,
     /// Something was written since it was last sent.
-    pending: Mutex<bool>,
+    pending: AtomicBool,
+    /// It could not be sent: nobody reads it.
+    failed: AtomicBool,
 }
 
 impl Flusher {
@@ -42,7 +45,11 @@ impl Flusher {
 
     /// Looks after an answer until what it gives goes.
     pub(super) fn stream(self: &Arc<Self>, request: &Arc<Mutex<Request>>) -> Streaming {
-        let stream = Arc::new(Stream { request: request.clone(), pending: Mutex::new(false) });
+        let stream = Arc::new(Stream {
+            request: request.clone(),
+            pending: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        });
         Streaming { flusher: self.clone(), stream, known: std::cell::Cell::new(false) }
     }
 
@@ -58,12 +65,13 @@ impl Flusher {
             drop(state);
             std::thread::sleep(PAUSE);
             for stream in streams {
-                let pending = std::mem::take(&mut *stream.pending.lock().unwrap_or_else(PoisonError::into_inner));
+                if !stream.pending.swap(false, AcqRel) {
+                    continue;
+                }
                 // One who writes just now will be looked at again.
-                if pending && let Ok(mut request) = stream.request.try_lock() {
-                    let _ = request.stdout().flush();
-                } else if pending {
-                    *stream.pending.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                match stream.request.try_lock() {
+                    Ok(mut request) => stream.failed.store(request.stdout().flush().is_err(), Release),
+                    Err(_) => stream.pending.store(true, Release),
                 }
             }
             state = self.lock();
@@ -80,10 +88,16 @@ pub(super) struct Streaming {
 
 impl Streaming {
     /// A block was written.
-    pub(super) fn written(&self) {
-        *self.stream.pending.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    ///
+    /// # Errors
+    /// When those before it could not be sent.
+    pub(super) fn written(&self) -> io::Result<()> {
+        if self.stream.failed.load(Acquire) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.stream.pending.store(true, Release);
         if self.known.replace(true) {
-            return;
+            return Ok(());
         }
         let mut state = self.flusher.lock();
         state.streams.push(self.stream.clone());
@@ -93,12 +107,13 @@ impl Streaming {
             if !state.runs {
                 // Hosts that allow one thread send with each block.
                 drop(state);
-                let _ = self.stream.request.lock().unwrap_or_else(PoisonError::into_inner).stdout().flush();
                 self.known.set(false);
+                return self.stream.request.lock().unwrap_or_else(PoisonError::into_inner).stdout().flush();
             }
         } else if state.sleeps {
             self.flusher.woken.notify_one();
         }
+        Ok(())
     }
 }
 

@@ -20,21 +20,23 @@
 mod accept;
 mod application;
 mod asgi;
-mod context;
+mod channel;
 mod descriptors;
 mod engine;
 #[cfg(feature = "python-extension")]
 mod extension;
 mod ffi;
+mod files;
 mod flusher;
 mod isolation;
-mod limit;
 mod module;
+mod own;
 #[cfg(not(feature = "python-extension"))]
 mod plain;
 mod process;
 mod request;
 mod stdio;
+mod timeout;
 mod wsgi;
 
 pub use asgi::serve_asgi;

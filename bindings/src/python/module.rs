@@ -1,14 +1,17 @@
 //! The native module behind the package `fcgi`.
 
+use fcgi_core::Setup;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::accept;
+use super::application;
+use super::channel::{self, Channel};
 use super::isolation::{self, Snapshot};
 use super::process::{self, Environment};
 use super::request::Request;
 use super::stdio::Stdio;
-use super::{asgi, descriptors, ffi, limit};
+use super::{asgi, descriptors, ffi, own, timeout};
 
 /// Adds what the package `fcgi` needs to its native module.
 ///
@@ -26,12 +29,18 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(forked, module)?)?;
     module.add_function(wrap_pyfunction!(is_forked, module)?)?;
     module.add_function(wrap_pyfunction!(interrupt, module)?)?;
-    module.add("RequestTimeout", py.get_type::<limit::RequestTimeout>())?;
+    module.add("RequestTimeout", py.get_type::<timeout::RequestTimeout>())?;
     module.add_function(wrap_pyfunction!(limited, module)?)?;
     module.add_class::<Stdio>()?;
+    module.add_class::<Channel>()?;
+    module.add_function(wrap_pyfunction!(channel::not_with_threads, module)?)?;
     module.add_function(wrap_pyfunction!(accept::accept, module)?)?;
+    module.add_function(wrap_pyfunction!(accept::next_request, module)?)?;
     module.add_function(wrap_pyfunction!(accept::finish, module)?)?;
     module.add_function(wrap_pyfunction!(accept::set_exit_status, module)?)?;
+    module.add_function(wrap_pyfunction!(own::serve_at, module)?)?;
+    module.add_function(wrap_pyfunction!(own::end, module)?)?;
+    module.add_function(wrap_pyfunction!(application::answer_all, module)?)?;
     asgi::add_to(module)?;
     process::add_to(module)
 }
@@ -45,13 +54,14 @@ fn run<'py>(code: &Bound<'py, PyAny>, globals: &Bound<'py, PyDict>) -> PyResult<
 /// Says that code of the script's runs, for which the time limit holds, or (`false`) code of ours.
 #[pyfunction]
 fn limited(limited: bool) -> bool {
-    limit::arm(limited)
+    timeout::arm(limited)
 }
 
 /// Says that this process was forked off by a script.
 #[pyfunction]
 fn forked() {
     descriptors::forked();
+    accept::forget();
 }
 
 /// Whether this process was forked off by a script.
@@ -66,6 +76,14 @@ fn interrupt(thread: std::ffi::c_ulong, exception: &Bound<'_, PyAny>) {
     ffi::interrupt(thread, exception);
 }
 
+/// Gives scripts what their command line says that they need: flup's names (`--flup`).
+pub(super) fn offer(py: Python<'_>, setup: &Setup) -> PyResult<()> {
+    if setup.option("flup").is_some() {
+        py.import("fcgi._flup")?.getattr("offer")?.call0()?;
+    }
+    Ok(())
+}
+
 /// The package's sources, which the program carries inside; the wheel installs them as files.
 #[cfg(not(feature = "python-extension"))]
 pub(super) mod sources {
@@ -73,19 +91,28 @@ pub(super) mod sources {
     use pyo3::types::PyDict;
 
     /// Name, whether it is a package, source.
-    const SOURCES: [(&str, bool, &str); 13] = [
+    const SOURCES: [(&str, bool, &str); 22] = [
         ("fcgi", true, include_str!("../../python/fcgi/__init__.py")),
         ("fcgi._asgi", false, include_str!("../../python/fcgi/_asgi.py")),
         ("fcgi._script", false, include_str!("../../python/fcgi/_script.py")),
         ("fcgi._application", false, include_str!("../../python/fcgi/_application.py")),
         ("fcgi._ends", false, include_str!("../../python/fcgi/_ends.py")),
+        ("fcgi._files", false, include_str!("../../python/fcgi/_files.py")),
+        ("fcgi._flup", false, include_str!("../../python/fcgi/_flup.py")),
         ("fcgi._isolation", false, include_str!("../../python/fcgi/_isolation.py")),
+        ("fcgi._loop", false, include_str!("../../python/fcgi/_loop.py")),
         ("fcgi._modules", false, include_str!("../../python/fcgi/_modules.py")),
         ("fcgi._serve", false, include_str!("../../python/fcgi/_serve.py")),
         ("fcgi.flup", false, include_str!("../../python/fcgi/flup.py")),
         ("fcgi._streams", false, include_str!("../../python/fcgi/_streams.py")),
         ("fcgi._notes", false, include_str!("../../python/fcgi/_notes.py")),
         ("fcgi._removed", false, include_str!("../../python/fcgi/_removed.py")),
+        ("fcgi._current", false, include_str!("../../python/fcgi/_current.py")),
+        ("fcgi._own_descriptors", false, include_str!("../../python/fcgi/_own_descriptors.py")),
+        ("fcgi._own_modules", false, include_str!("../../python/fcgi/_own_modules.py")),
+        ("fcgi._own_streams", false, include_str!("../../python/fcgi/_own_streams.py")),
+        ("fcgi._shared", false, include_str!("../../python/fcgi/_shared.py")),
+        ("fcgi._threads", false, include_str!("../../python/fcgi/_threads.py")),
         ("fcgi._wsgi", false, include_str!("../../python/fcgi/_wsgi.py")),
     ];
 

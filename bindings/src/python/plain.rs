@@ -12,10 +12,10 @@ use fcgi_core::Setup;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::accept;
 use super::application;
 use super::engine;
-use super::module::sources;
+use super::module::{self, sources};
+use super::own;
 
 /// Does what `python3` does with this command line; gives the exit status.
 ///
@@ -34,10 +34,10 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     if let Some(status) = initialize(setup)? {
         return Ok(status);
     }
-    install(false)?;
+    install(setup, false)?;
     // SAFETY: the interpreter has just been initialized in this thread, which holds it.
     let status = unsafe { ffi::Py_RunMain() };
-    Ok(if status == 0 { accept::wanted_status() } else { status as u32 } as u8)
+    Ok(if status == 0 { own::wanted_status() } else { status as u32 } as u8)
 }
 
 /// Starts the interpreter for a server, in the calling thread, which lets go of it.
@@ -48,7 +48,8 @@ pub fn start(setup: &Setup) -> anyhow::Result<()> {
     if let Some(status) = initialize(setup)? {
         bail!("the interpreter's options end it with status {status}");
     }
-    install(true)?;
+    install(setup, true)?;
+    engine::name_main_thread(setup)?;
     // SAFETY: this thread holds the interpreter since it was initialized; the function is called once, at the end.
     unsafe {
         ffi::PyEval_SaveThread();
@@ -57,8 +58,9 @@ pub fn start(setup: &Setup) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn install(first: bool) -> anyhow::Result<()> {
-    Python::attach(|py| sources::install(py, first)).map_err(|e| anyhow::anyhow!("the package fcgi: {e}"))
+fn install(setup: &Setup, first: bool) -> anyhow::Result<()> {
+    let installed = Python::attach(|py| sources::install(py, first).and_then(|()| module::offer(py, setup)));
+    installed.map_err(|e| anyhow::anyhow!("the package fcgi: {e}"))
 }
 
 /// Which of the descriptors 0, 1 and 2 were closed when the program was started, as bits.

@@ -21,6 +21,8 @@ pub(super) struct Environment {
     base: Vec<(Vec<u8>, Vec<u8>)>,
     base_names: HashSet<Vec<u8>>,
     base_dict: Py<PyDict>,
+    /// The C library has the request's environment, too: only one request runs at a time.
+    is_process: bool,
     state: Mutex<State>,
 }
 
@@ -73,7 +75,7 @@ fn fits(name: &[u8], value: &[u8]) -> bool {
 
 impl Environment {
     /// The environment as the process has it now.
-    pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
+    pub(super) fn new(py: Python<'_>, is_process: bool) -> PyResult<Self> {
         let bytes = |text: OsString| text.into_vec();
         let base: Vec<_> = std::env::vars_os().map(|(name, value)| (bytes(name), bytes(value))).collect();
         let base_dict = PyDict::new(py);
@@ -81,7 +83,7 @@ impl Environment {
             base_dict.set_item(PyBytes::new(py, name), PyBytes::new(py, value))?;
         }
         let base_names = base.iter().map(|(name, _)| name.clone()).collect();
-        Ok(Self { base, base_names, base_dict: base_dict.unbind(), state: Mutex::default() })
+        Ok(Self { base, base_names, base_dict: base_dict.unbind(), is_process, state: Mutex::default() })
     }
 
     /// Makes a request's environment that of the process; gives it as Python keeps it.
@@ -125,8 +127,10 @@ impl Environment {
         }
         pairs.truncate(count);
         block.finish(&starts);
-        // SAFETY: the block lives as long as this object, and until the request after the next one.
-        unsafe { environ = block.pointers.as_ptr() };
+        if self.is_process {
+            // SAFETY: the block lives as long as this object, and until the request after the next one.
+            unsafe { environ = block.pointers.as_ptr() };
+        }
         Ok(dict)
     }
 
@@ -155,6 +159,9 @@ impl Environment {
 
     /// Makes an application's environment that of the process, unless it is.
     pub(super) fn enter_application(&self, py: Python<'_>, dict: &Py<PyDict>) -> PyResult<()> {
+        if !self.is_process {
+            return Ok(());
+        }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { block, previous, owner, .. } = &mut *state;
         let address = dict.as_ptr() as usize;

@@ -1,13 +1,16 @@
 //! The class `Request`: what Python code sees of a request.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fcgi_core::request::Input;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
 
-use super::ffi;
+use super::files::Stream;
+use super::{ffi, own};
 
 /// Bytes that are read at once when all of a stream is wanted.
 const PIECE: usize = 64 << 10;
@@ -18,16 +21,54 @@ const PIECE: usize = 64 << 10;
 #[pyclass(frozen, module = "fcgi")]
 pub struct Request {
     inner: Arc<Mutex<fcgi_core::Request>>,
+    /// Where the body lies, when it has been taken from the request already.
+    body: Body,
+    /// Files over it, once they have been asked for: stdin, data, stdout, stderr.
+    files: [PyOnceLock<Py<PyAny>>; 4],
+}
+
+/// A body that has been taken from its request.
+pub(super) type Body = Arc<Mutex<Option<File>>>;
+
+/// A request, whoever held it before.
+pub(super) fn lock(request: &Mutex<fcgi_core::Request>) -> MutexGuard<'_, fcgi_core::Request> {
+    request.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads once from a request, or from where its body lies.
+pub(super) fn read_once(
+    request: &mut fcgi_core::Request,
+    body: &Body,
+    input: Input,
+    buf: &mut [u8],
+) -> io::Result<usize> {
+    match (input, &mut *body.lock().unwrap_or_else(PoisonError::into_inner)) {
+        (Input::Stdin, Some(file)) => file.read(buf),
+        (Input::Stdin, None) => request.stdin().read(buf),
+        (Input::Data, _) => request.data().read(buf),
+    }
 }
 
 impl Request {
     pub(super) fn new(request: fcgi_core::Request) -> Self {
-        Self { inner: Arc::new(Mutex::new(request)) }
+        Self::begun(Arc::new(Mutex::new(request)), None)
+    }
+
+    /// A request whose body has been taken from it already.
+    pub(super) fn begun(inner: Arc<Mutex<fcgi_core::Request>>, body: Option<File>) -> Self {
+        Self { inner, body: Arc::new(Mutex::new(body)), files: [const { PyOnceLock::new() }; 4] }
+    }
+
+    fn file(&self, py: Python<'_>, stream: Stream, kind: &str) -> PyResult<Py<PyAny>> {
+        let file = self.files[stream.number()].get_or_try_init(py, || -> PyResult<_> {
+            Ok(py.import("fcgi._files")?.getattr(kind)?.call1((stream,))?.unbind())
+        })?;
+        Ok(file.clone_ref(py))
     }
 
     /// The request itself, for code that may wait: the interpreter must not be held.
     pub(super) fn lock(&self) -> MutexGuard<'_, fcgi_core::Request> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// The request, to be shared with what carries its descriptors.
@@ -40,19 +81,26 @@ impl Request {
         py.detach(|| f(&mut self.lock()))
     }
 
+    /// Where the body lies, for somebody else to read.
+    pub(super) fn take_body(&self) -> Option<File> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     fn read_from(&self, py: Python<'_>, input: Input, size: Option<isize>) -> PyResult<Py<PyBytes>> {
         let wanted = size.and_then(|size| usize::try_from(size).ok());
         let bytes = self.with(py, |request| {
-            let mut stream = match input {
-                Input::Stdin => request.stdin(),
-                Input::Data => request.data(),
-            };
             let mut bytes = Vec::new();
-            match wanted {
-                Some(wanted) => (&mut stream).take(wanted as u64).read_to_end(&mut bytes),
-                None => stream.read_to_end(&mut bytes),
+            let wanted = wanted.unwrap_or(usize::MAX);
+            while bytes.len() < wanted {
+                let start = bytes.len();
+                bytes.resize(start + PIECE.min(wanted - start), 0);
+                let count = read_once(request, &self.body, input, &mut bytes[start..])?;
+                bytes.truncate(start + count);
+                if count == 0 {
+                    break;
+                }
             }
-            .map(|_| bytes)
+            io::Result::Ok(bytes)
         })?;
         Ok(PyBytes::new(py, &bytes).unbind())
     }
@@ -90,6 +138,30 @@ impl Request {
         Ok(dict.unbind())
     }
 
+    /// The request body, as a file. Whoever reads from it does not use `read`, which knows nothing of its buffer.
+    #[getter]
+    fn stdin(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.file(py, Stream::input(&self.inner, &self.body, Input::Stdin), "reader")
+    }
+
+    /// The file that a Filter transforms, as a file.
+    #[getter]
+    fn data(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.file(py, Stream::input(&self.inner, &self.body, Input::Data), "reader")
+    }
+
+    /// The answer, as a file; `flush` sends what has been written.
+    #[getter]
+    fn stdout(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.file(py, Stream::output(&self.inner), "Writer")
+    }
+
+    /// The web server's error log, as a file.
+    #[getter]
+    fn stderr(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.file(py, Stream::errors(&self.inner), "Writer")
+    }
+
     /// Up to `size` bytes of the request body; without a size, all that is left.
     #[pyo3(signature = (size=None, /))]
     fn read(&self, py: Python<'_>, size: Option<isize>) -> PyResult<Py<PyBytes>> {
@@ -105,7 +177,7 @@ impl Request {
     /// The next bytes of the request body, as soon as there are some; none at its end.
     fn read_some(&self, py: Python<'_>) -> PyResult<Py<PyBytes>> {
         let mut buffer = vec![0; PIECE];
-        let count = self.with(py, |request| request.stdin().read(&mut buffer))?;
+        let count = self.with(py, |request| read_once(request, &self.body, Input::Stdin, &mut buffer))?;
         Ok(PyBytes::new(py, &buffer[..count]).unbind())
     }
 
@@ -157,6 +229,7 @@ impl Request {
     /// is nothing.
     #[pyo3(signature = (status=0))]
     fn finish(&self, py: Python<'_>, status: u32) -> PyResult<()> {
+        own::want_status(status);
         Ok(self.with(py, |request| request.finish(status))?)
     }
 }

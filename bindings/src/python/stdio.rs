@@ -1,13 +1,15 @@
 //! What the standard streams of Python do with the request that runs. The streams are the real ones, on descriptors 0 to 2;
 //! only what goes from their buffers to descriptors 1 and 2 takes a shorter way.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
+use super::channel::Channel;
 use super::descriptors::{self, Output};
 use super::ffi;
 
@@ -19,15 +21,40 @@ pub(super) struct Stdio {
     ending: AtomicBool,
     /// The script has started other processes.
     had_children: AtomicBool,
+    /// Several requests run in this process.
+    is_shared: bool,
+    /// What the request has for descriptors then, and its body until it has them.
+    channel: Mutex<Option<Py<Channel>>>,
+    body: Mutex<Option<OwnedFd>>,
 }
 
 impl Stdio {
-    pub(super) fn new() -> Self {
-        Self { current: Mutex::default(), ending: AtomicBool::new(false), had_children: AtomicBool::new(false) }
+    pub(super) fn new(is_shared: bool) -> Self {
+        let (ending, had_children) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (current, channel, body) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { current, ending, had_children, is_shared, channel, body }
     }
 
     fn current(&self) -> MutexGuard<'_, Option<Arc<Mutex<fcgi_core::Request>>>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether several requests run in this process.
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Takes what a request has for descriptors; this may wait for its body.
+    ///
+    /// # Errors
+    /// When its body cannot be read, or the system has no pipe for it.
+    pub(super) fn begin(&self, request: &Arc<Mutex<fcgi_core::Request>>) -> io::Result<()> {
+        if !self.is_shared {
+            return descriptors::begin(request);
+        }
+        let body = descriptors::body(&mut request.lock().unwrap_or_else(PoisonError::into_inner))?;
+        *self.body.lock().unwrap_or_else(PoisonError::into_inner) = body;
+        Ok(())
     }
 
     /// A request begins, or (`None`) has ended.
@@ -37,13 +64,27 @@ impl Stdio {
         *self.current() = request;
     }
 
+    /// The body that lies in descriptor 0, or in what the request has in its place.
+    pub(super) fn spooled_body(&self) -> Option<std::fs::File> {
+        let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        channel.as_ref().map_or_else(descriptors::spooled_body, |channel| channel.get().body())
+    }
+
+    /// Sends what is flushed, or keeps it until the request's end.
+    fn set_ending(&self, ending: bool) {
+        self.ending.store(ending, Ordering::Relaxed);
+        if let Some(channel) = &*self.channel.lock().unwrap_or_else(PoisonError::into_inner) {
+            channel.get().set_ending(ending);
+        }
+    }
+
     /// Writes out what Python's streams hold, without sending it.
     pub(super) fn flush_python(&self, py: Python<'_>) {
-        self.ending.store(true, Ordering::Relaxed);
+        self.set_ending(true);
         let stdout = py.import("sys").and_then(|sys| sys.getattr("stdout"));
         // A stream that a script has broken is its own affair.
         let _ = stdout.and_then(|stdout| stdout.call_method0("flush"));
-        self.ending.store(false, Ordering::Relaxed);
+        self.set_ending(false);
     }
 
     /// Whether the script has started other processes.
@@ -64,7 +105,7 @@ impl Stdio {
         });
         written.map_err(|e| match e.raw_os_error() {
             // The number tells Python which exception it is.
-            None if e.kind() == std::io::ErrorKind::BrokenPipe => PyOSError::new_err((libc::EPIPE, "Broken pipe")),
+            None if e.kind() == io::ErrorKind::BrokenPipe => PyOSError::new_err((libc::EPIPE, "Broken pipe")),
             _ => e.into(),
         })
     }
@@ -82,9 +123,19 @@ impl Stdio {
         self.put(py, data, Output::Stderr)
     }
 
+    /// What the request has for descriptors, where several requests run in one process.
+    fn channel(&self, py: Python<'_>) -> PyResult<Option<Py<Channel>>> {
+        let current = self.current().clone();
+        let body = self.body.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let channel = current.map(|request| Py::new(py, Channel::new(&request, body))).transpose()?;
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = channel.as_ref().map(|c| c.clone_ref(py));
+        Ok(channel)
+    }
+
     /// Sends what has been written, unless the request ends anyway.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        if self.ending.load(Ordering::Relaxed) {
+        // What is to be sent is the server's: a child that a script has forked would send it a second time.
+        if self.ending.load(Ordering::Relaxed) || descriptors::is_forked() {
             return Ok(());
         }
         let request = self.current().clone();

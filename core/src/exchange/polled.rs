@@ -122,7 +122,7 @@ impl Exchange {
         result
     }
 
-    pub(crate) fn break_off(&mut self) -> io::Result<()> {
+    pub(crate) fn end_broken_off(&mut self) -> io::Result<()> {
         self.close_records();
         let broken = self.connection.as_ref().is_some_and(|c| c.break_off(self.id, &self.out, &self.hub));
         if broken {

@@ -23,6 +23,7 @@ use super::encoder;
 use super::params::{PairsError, Params};
 use super::record::{KEEP_CONN, MANAGEMENT_ID, ProtocolStatus, RecordType, Role};
 use super::values::{Question, Values};
+use crate::response::error_page;
 
 /// What one connection can make us keep.
 #[derive(Clone, Debug)]
@@ -377,7 +378,7 @@ impl Session {
             Refusal::Malformed(_) => "400 Bad Request",
             _ => "431 Request Header Fields Too Large",
         };
-        encoder::stream(RecordType::Stdout, id, plain_page(status).as_bytes(), out);
+        encoder::stream(RecordType::Stdout, id, &error_page(status, b""), out);
         encoder::end_stream(RecordType::Stdout, id, out);
         encoder::end_request(id, 0, ProtocolStatus::RequestComplete, out);
         self.refused(id, why)
@@ -391,9 +392,4 @@ impl Session {
 
 fn input_event(id: u16, input: Input, bytes: &[u8], ended: bool) -> Event<'_> {
     if ended { Event::InputEnd { id, input } } else { Event::Input { id, input, bytes } }
-}
-
-/// A CGI response that says no more than its status, such as `404 Not Found`.
-pub fn plain_page(status: &str) -> String {
-    format!("Status: {status}\r\nContent-Type: text/plain\r\n\r\n{status}\n")
 }

@@ -3,9 +3,9 @@
 use std::io;
 
 use crate::exchange::Exchange;
-use crate::protocol::session::plain_page;
 use crate::protocol::{Params, Role};
 use crate::request::{Input, Transport};
+use crate::response::error_page;
 
 /// One request, none of whose methods waits. What "would block" (`io::ErrorKind::WouldBlock`) is tried again after the
 /// [`Event`](super::Event) that says so.
@@ -162,7 +162,7 @@ impl PolledRequest {
         if std::mem::replace(&mut self.finished, true) {
             return Ok(());
         }
-        self.exchange.break_off()
+        self.exchange.end_broken_off()
     }
 }
 
@@ -170,7 +170,7 @@ impl Drop for PolledRequest {
     fn drop(&mut self) {
         if !self.finished {
             if self.written == 0 {
-                let _ = self.try_write(plain_page("500 Internal Server Error").as_bytes());
+                let _ = self.try_write(&error_page("500 Internal Server Error", b""));
             }
             let _ = self.finish(1);
         }

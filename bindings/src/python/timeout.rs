@@ -5,7 +5,6 @@
 //! comes with the next instruction of Python's. If the code does not end all the same, the client is told without it.
 
 use std::cell::RefCell;
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use pyo3::create_exception;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 
-use super::{context, ffi};
+use super::ffi;
 
 create_exception!(
     fcgi,
@@ -121,8 +120,7 @@ pub(super) fn end(py: Python<'_>) {
 
 fn say_late(request: &mut Request) {
     if !request.is_finished() && request.discard() {
-        // A client that has gone needs no answer.
-        let _ = request.stdout().write_all(&context::error_page("504 Gateway Timeout", b""));
+        request.answer_with_error("504 Gateway Timeout", b"");
     }
 }
 
