@@ -109,7 +109,7 @@ fn a_script_answers_alike_each_time_and_everywhere() {
 fn a_loop_keeps_what_stands_before_it() {
     let directory = three();
     let output = cgi(&directory, "loop.rhai", "q", "b");
-    let says = |number: usize| format!("Content-Type: text/plain\n\n{number} q b responder\n");
+    let says = |number: usize| format!("Content-Type: text/plain\n\n{number} q b RESPONDER\n");
     assert_eq!((String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code()), (says(1), Some(4)));
     let (address, mut running) = serve(&directory, &["loop.rhai"]);
     for number in 1..=5 {
@@ -153,7 +153,7 @@ fn behind_the_http_front() {
     command.args(["--http", &format!("127.0.0.1:{port}"), "--root"]).arg(directory.path());
     let _running = Running::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
     let end = Instant::now() + Duration::from_secs(30);
-    for (script, expected) in [("loop", "\r\n\r\n1 q b responder\n"), ("app", "|POST|"), ("script", "AA")] {
+    for (script, expected) in [("loop", "\r\n\r\n1 q b RESPONDER\n"), ("app", "|POST|"), ("script", "AA")] {
         let mut socket = loop {
             match TcpStream::connect(("127.0.0.1", port)) {
                 Ok(socket) => break socket,
@@ -290,4 +290,86 @@ fn on_a_command_line() {
     let (_, err, status) = run(&[&script], "");
     let expected = format!("{script}:1:9: Unexpected ';'\n 1 | let x = ;\n   |         ^\n");
     assert_eq!((err, status), (expected, Some(1)));
+}
+
+#[test]
+fn json_comes_and_goes() {
+    let code = r#"
+let value = parse_json("{\"a\": [1, 2.5, null, true, \"\u00e4\"], \"b\": {}}");
+print(value.a[0] + value.a[1]);
+print(value.a[2] == ());
+print(to_json(value));
+print(parse_json("[7]")[0]);
+for text in ["{", "", "nonsense"] { try { parse_json(text); print("taken"); } catch (why) { print(why.sub_string(0, 15)); } }
+"#;
+    let output = Command::new(FCGI_RHAI).args(["-e", code]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let wrong = "this is no JSON\n".repeat(3);
+    let json = r#"{"a":[1,2.5,null,true,"ä"],"b":{}}"#;
+    assert_eq!(said, format!("3.5\ntrue\n{json}\n7\n{wrong}"), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn files_of_a_directory_and_no_others() {
+    let directory = Directory::new();
+    let root = directory.path().join("root");
+    std::fs::create_dir(&root).unwrap();
+    directory.file("secret", "of others");
+    std::fs::write(root.join("greeting"), "hello\n").unwrap();
+    std::os::unix::fs::symlink("../secret", root.join("link")).unwrap();
+    std::os::unix::fs::symlink("greeting", root.join("inner")).unwrap();
+    std::os::unix::fs::symlink(directory.path(), root.join("out")).unwrap();
+    assert!(Command::new("mkfifo").arg(root.join("pipe")).status().unwrap().success());
+    let script = directory.file(
+        "app.rhai",
+        r#"print("Content-Type: text/plain\n");
+fn fails(what) { try { what.call(); print("ESCAPED"); } catch (why) { debug(why); } }
+let secret = env("SECRET");
+fails(|| open_file("../secret"));
+fails(|| open_file("link"));
+fails(|| open_file("out/secret"));
+fails(|| open_file(secret));
+fails(|| open_file("/etc/passwd"));
+fails(|| open_file("../new", "w"));
+fails(|| open_file("link", "w"));
+fails(|| open_file("pipe"));
+fails(|| open_file("greeting", "wx"));
+fails(|| open_dir(".."));
+fails(|| remove_file("../secret"));
+fails(|| rename("../secret", "mine"));
+fails(|| rename("greeting", "../greeting"));
+fails(|| create_dir("../more"));
+print(open_file("inner").read_string());
+create_dir("a/b");
+let file = open_file("a/b/new", "w+");
+file.write("one ");
+file.write(blob(3, 0x41));
+file.seek(2);
+print(`${file.read_string(3)} ${file.position()} ${file.bytes()}`);
+rename("a/b/new", "a/new");
+print(open_dir("a"));
+remove_file("a/new");
+remove_dir("a/b");
+remove_dir("a");
+print(exists("a"));"#,
+    );
+    let address = directory.socket("s");
+    let arguments = ["--fs-root", root.to_str().unwrap(), script.to_str().unwrap()];
+    let _runner = serve_with(FCGI_RHAI, &address, &arguments);
+    let secret = directory.path().join("secret").display().to_string();
+    for _ in 0..3 {
+        let reply = call(&address, &[("SECRET", secret.as_bytes())], b"");
+        let says = "Content-Type: text/plain\n\nhello\n\ne A 5 7\n[\"b\", \"new\"]\nfalse\n";
+        assert_eq!(reply.text(), says, "{}", reply.errors());
+        assert_eq!(reply.errors().lines().count(), 14, "{}", reply.errors());
+    }
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), "of others");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 4);
+    // Without the option there are none.
+    let output = Command::new(FCGI_RHAI).args(["-e", "open_file(\"/etc/passwd\")"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("Function not found: open_file"), "{said}");
+    let output = Command::new(FCGI_RHAI).args(["--fs-root", "/no/such", "-e", "1"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("/no/such") && said.contains("--fs-root"), "{said}");
 }

@@ -73,7 +73,7 @@ pub(super) fn add_to(engine: &mut Engine) {
         context::with(|context| context.status.set(status as u32));
     });
     volatile("role").set_into_module(&mut module, || {
-        context::with(|context| context.request(|request| request.role().name().to_lowercase())).unwrap_or_default()
+        context::with(|context| context.request(|request| request.role().name().to_owned())).unwrap_or_default()
     });
     volatile("aborted").set_into_module(&mut module, || {
         context::with(|context| context.request(fcgi_core::Request::is_aborted)).unwrap_or(false)

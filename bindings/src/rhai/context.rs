@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -63,17 +62,10 @@ impl Context {
         if late && !request.is_finished() {
             request.discard();
         }
-        if request.written() == 0 && !request.is_finished() && !self.interactive.get() {
-            let line = if late { "504 Gateway Timeout" } else { "500 Internal Server Error" };
-            // A client that has gone needs no answer.
-            let _ = request.stdout().write_all(&error_page(line, details));
+        if !self.interactive.get() {
+            let page = if late { "504 Gateway Timeout" } else { "500 Internal Server Error" };
+            request.answer_with_error(page, details.as_bytes());
         }
         let _ = request.finish(status);
     }
-}
-
-/// What a client gets when a script fails before it said anything.
-fn error_page(status: &str, details: &str) -> Vec<u8> {
-    let gap = if details.is_empty() { "" } else { "\n" };
-    format!("Status: {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{status}\n{gap}{details}").into_bytes()
 }

@@ -14,7 +14,7 @@ use rhai::{AST, Dynamic, ParseError, Scope};
 
 use super::context::{self, Accept};
 use super::modules::Modules;
-use super::{accept, application, error, functions, stdio, web};
+use super::{accept, application, error, files, functions, stdio, web};
 
 /// Values that one level of memory is taken for, in bytes: how `--memory-limit` becomes limits of arrays and maps.
 const VALUE: usize = 64;
@@ -91,6 +91,10 @@ impl Engine {
         accept::add_to(&mut rhai);
         web::add_to(&mut rhai);
         application::add_to(&mut rhai);
+        if let Some(root) = setup.option("fs-root") {
+            let shown = Path::new(root).display();
+            files::add_to(&mut rhai, Path::new(root)).map_err(|e| anyhow::anyhow!("{shown}: {e} (--fs-root)"))?;
+        }
         context::with(|context| context.arguments.replace(setup.arguments.clone()));
         Ok(Self { rhai, setup, code: Cache::default(), modules, late, watched })
     }

@@ -11,7 +11,7 @@
 //! # What it cannot do
 //!
 //! Rhai is a sandbox: a script reaches its request and the modules that lie in its own directory or below it. It has no
-//! files, no processes, no network.
+//! processes, no network, and no files but those that `--fs-root` grants.
 //!
 //! # What stays
 //!
@@ -22,6 +22,7 @@ mod application;
 mod context;
 mod engine;
 mod error;
+mod files;
 mod functions;
 mod modules;
 mod plain;

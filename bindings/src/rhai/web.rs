@@ -100,7 +100,12 @@ fn to_json(value: Dynamic) -> Result<String, Box<EvalAltResult>> {
     serde_json::to_string(&value).map_err(|e| e.to_string().into())
 }
 
-/// Adds the functions of this file. `parse_json` is Rhai's own.
+/// Any value, not only an object; and what is wrong can be caught, as it cannot be with Rhai's own function of this name.
+fn parse_json(text: &str) -> Result<Dynamic, Box<EvalAltResult>> {
+    serde_json::from_str(text).map_err(|e| format!("this is no JSON: {e}").into())
+}
+
+/// Adds the functions of this file.
 pub(super) fn add_to(engine: &mut Engine) {
     engine.register_fn("query", query);
     engine.register_fn("query_all", query_all);
@@ -110,6 +115,7 @@ pub(super) fn add_to(engine: &mut Engine) {
     engine.register_fn("url_encode", |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string());
     engine.register_fn("url_decode", |text: &str| text_or_blob(percent_decode_str(text).collect()));
     engine.register_fn("to_json", to_json);
+    engine.register_fn("parse_json", parse_json);
     engine.register_fn("base64_encode", |text: &str| BASE64_STANDARD.encode(text));
     engine.register_fn("base64_encode", |bytes: Blob| BASE64_STANDARD.encode(bytes));
     engine.register_fn("base64_decode", |text: &str| {

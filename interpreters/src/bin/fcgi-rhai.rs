@@ -11,11 +11,20 @@ fn main() -> std::process::ExitCode {
         extension: "rhai",
         interpreter: |setup| Ok(Box::new(rhai::Engine::new(setup)?)),
         own: OwnOptions { valued: "e", ..OwnOptions::default() },
-        options: &[LanguageOption {
-            long: "max-operations",
-            value_name: Some("N"),
-            help: "End a script after so many operations [default: no limit]",
-        }],
+        options: &[
+            LanguageOption {
+                long: "max-operations",
+                value_name: Some("N"),
+                help: "End a script after so many operations [default: no limit]",
+                heading: "Limits",
+            },
+            LanguageOption {
+                long: "fs-root",
+                value_name: Some("DIR"),
+                help: "Let scripts use the files of this directory and below it [default: no files]",
+                heading: "What is served",
+            },
+        ],
         in_place_of_script: None,
         version: rhai::version,
         start: |_| Ok(()),
