@@ -13,7 +13,7 @@ pub struct Nginx {
     _running: Running,
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -56,6 +56,11 @@ impl Nginx {
             std::thread::sleep(Duration::from_millis(10));
         }
         Self { port, _running: running }
+    }
+
+    #[cfg(all(feature = "python", feature = "rhai"))]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     #[cfg(feature = "python")]
