@@ -15,13 +15,17 @@
 //! * `nginx`: behind the real one
 //! * `mercurial`: its CGI script behind nginx, asked by its own client, twenty times at once
 //! * `python`: applications of Python, and what its scripts cannot be compared with
+//! * `python_threads`: ordinary scripts of Python in several threads
 //! * `python_command_line`: the command line of `python3`, beside the real one
 //! * `python_streams`: its standard streams, kept by modules
 //! * `python_limits`: what one request of a Python program may take
+//! * `python_requests`: requests as objects, in all roles; launchers made for flup
+//! * `python_wsgi`: what PEP 3333 asks of a server
 //! * `rhai`: scripts, loops and applications in Rhai; its sandbox; its command line
 //! * `http`: the built-in front
 //! * `command`: the client `fcgi`, asking and showing
 //! * `examples`: what the README tells to run
+//! * `examples_alike`: each example in all languages, behind nginx and the front
 // What pedantry asks of a library (panics documented, casts argued) only hides what a test is about.
 #![allow(clippy::pedantic, unreachable_pub)]
 
@@ -40,6 +44,8 @@ mod conformance;
 mod command_line;
 mod constrained;
 mod examples;
+#[cfg(all(feature = "python", feature = "rhai"))]
+mod examples_alike;
 mod fidelity;
 mod http;
 mod limits;
@@ -54,7 +60,13 @@ mod python_command_line;
 #[cfg(feature = "python")]
 mod python_limits;
 #[cfg(feature = "python")]
+mod python_requests;
+#[cfg(feature = "python")]
 mod python_streams;
+#[cfg(feature = "python")]
+mod python_threads;
+#[cfg(feature = "python")]
+mod python_wsgi;
 #[cfg(feature = "rhai")]
 mod rhai;
 mod scripts_by_name;
