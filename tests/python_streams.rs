@@ -1,7 +1,10 @@
 //! Python: what modules that stay keep of the standard streams belongs to the request that runs.
 
-use crate::support::client::call;
-use crate::support::{Directory, FCGI_PYTHON, serve_with};
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
+use crate::support::client::{call, connect, request};
+use crate::support::{Directory, FCGI_PYTHON, Running, plain_environment, serve_with};
 
 /// Takes the streams when it is loaded, as modules of Mercurial and handlers of `logging` do.
 const MODULE: &str = r#"
@@ -64,6 +67,43 @@ fn modules_may_keep_them_whatever_scripts_do_to_them() {
                 assert_eq!(reply.stdout, expected, "request {turn}, {what}: {seen}{}", reply.errors());
                 assert_eq!((reply.errors().as_str(), reply.app_status), ("log\n", 0), "request {turn}, {what}");
             }
+        }
+    }
+}
+
+/// As `python3 -u`: what is written goes to the client at once, without a word from the script.
+#[test]
+fn unbuffered_output_does_not_wait() {
+    for threads in ["1", "2"] {
+        let directory = Directory::new();
+        let address = directory.socket("s");
+        let go = directory.path().join("go");
+        let script = directory.file(
+            "s.py",
+            format!(
+                "import os, time\nprint('Content-Type: text/plain\\n')\nprint('first', end='')\n\
+                 while not os.path.exists('{}'):\n    time.sleep(0.005)\nprint(' second', end='')\n",
+                go.display()
+            ),
+        );
+        let mut command = Command::new(FCGI_PYTHON);
+        plain_environment(&mut command);
+        command.args(["--listen", &address, "--threads", threads]).arg(&script).env("PYTHONUNBUFFERED", "1");
+        let _runner = Running::start(command.stdin(Stdio::null()).stderr(Stdio::null()));
+        for _ in 0..2 {
+            let mut socket = connect(&address);
+            socket.write_all(&request(1, 1, false, &[], b"")).unwrap();
+            let mut came = Vec::new();
+            while !came.windows(5).any(|window| window == b"first") {
+                let mut byte = [0];
+                socket.read_exact(&mut byte).unwrap();
+                came.push(byte[0]);
+            }
+            std::fs::write(&go, "").unwrap();
+            let mut rest = Vec::new();
+            socket.read_to_end(&mut rest).unwrap();
+            assert!(rest.windows(7).any(|window| window == b" second"));
+            std::fs::remove_file(&go).unwrap();
         }
     }
 }

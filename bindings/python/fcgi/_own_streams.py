@@ -3,7 +3,7 @@ import io
 import os
 import sys
 
-from fcgi._streams import BufferedReader, BufferedWriter, FileIO, Streams, TextIOWrapper
+from fcgi._streams import BufferedReader, BufferedWriter, FileIO, Streams, TextIOWrapper, unbuffered
 
 BUFFER = 8192 if sys.version_info < (3, 14) else 128 << 10
 
@@ -70,7 +70,7 @@ class OwnStreams(Streams):
         return stream
 
     def output_to(self, raw, write, flush, encoding, errors, by_lines):
-        raw.write = write
+        raw.write = unbuffered(write, flush) if flush and self.unbuffered else write
         if self.unbuffered:
             stream = TextIOWrapper(raw, encoding, errors, "\n", by_lines, True)
         else:

@@ -13,6 +13,17 @@ NAMES = ("<stdin>", "<stdout>", "<stderr>")
 STATELESS = frozenset(("utf-8", "ascii", "latin-1", "iso-8859-1", "cp1252"))
 
 
+def unbuffered(write, flush):
+    """Writing as `python3 -u` does: what is written goes to the client at once."""
+
+    def write_and_send(data):
+        written = write(data)
+        flush()
+        return written
+
+    return write_and_send
+
+
 class Streams:
     """The standard streams of one interpreter."""
 
@@ -81,7 +92,9 @@ class Streams:
         self.made[number] = stream
         if number:
             raw.write = self.stdio.write if number == 1 else self.stdio.write_error
-        if number == 1 and stream.buffer is buffer:
+        if number == 1 and stream.buffer is raw:
+            raw.write = unbuffered(self.stdio.write, self.stdio.flush)
+        elif number == 1:
             plain = buffer.flush
 
             def flush_and_send():
