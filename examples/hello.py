@@ -4,5 +4,5 @@ import html
 import os
 
 name = html.escape(os.environ.get("QUERY_STRING") or "world")
-print("Content-Type: text/html\n")
-print(f"Hello {name}!<br>Answered by process {os.getpid()}.")
+print("Content-Type: text/html; charset=utf-8\n")
+print(f"Hello {name}!")

@@ -64,6 +64,13 @@ fn without_chunks(mut body: &str) -> String {
 /// What each example must do for a web server's clients.
 fn check(name: &str, port: u16) {
     match name {
+        "hello" => {
+            for (path, name) in [("/", "world"), ("/?R&D", "R&amp;D"), ("/", "world")] {
+                let answer = ask(port, &format!("GET {path}"), "", b"");
+                assert_eq!((answer.status, answer.body), (200, format!("Hello {name}!\n")));
+                assert!(answer.head.contains("content-type: text/html"));
+            }
+        }
         "counter" => {
             for number in 1..=3 {
                 let answer = ask(port, "GET /", "", b"");
@@ -123,7 +130,7 @@ fn check(name: &str, port: u16) {
 #[test]
 fn behind_nginx_and_the_front() {
     let mut table = String::new();
-    for name in ["counter", "form", "api", "stream", "session"] {
+    for name in ["hello", "counter", "form", "api", "stream", "session"] {
         for (extension, runner) in LANGUAGES {
             let script = example(name, extension);
             let directory = Directory::new();
