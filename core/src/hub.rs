@@ -1,14 +1,15 @@
 //! What the connections of a server share: the poll set, the table of connections, the queue of requests that are ready
 //! to be worked on, the limits and timeouts.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::affinity::Affinity;
 use crate::poll::{Poll, Token};
-use crate::protocol::{Limits, values::Values};
+use crate::protocol::{Limits, Params, values::Values};
+use crate::queue::Queue;
 
 /// What one connection may cost, and how long it may keep silent.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct Config {
     pub write_timeout: Option<Duration>,
     /// A connection without a request is closed after this time. `None`: it is the web server's to close.
     pub keepalive_timeout: Option<Duration>,
+    /// With several threads: what belongs to one session goes to the same thread.
+    pub affinity: Option<Affinity>,
 }
 
 impl Default for Config {
@@ -43,6 +46,7 @@ impl Default for Config {
             read_timeout: Some(Duration::from_secs(60)),
             write_timeout: Some(Duration::from_secs(60)),
             keepalive_timeout: None,
+            affinity: None,
         }
     }
 }
@@ -69,9 +73,7 @@ pub(crate) struct Hub<C> {
     pub(crate) values: Values,
     pub(crate) poll: Poll,
     table: Mutex<Table<C>>,
-    ready: Mutex<VecDeque<(Arc<C>, u16)>>,
-    /// Threads that wait for events.
-    idle: AtomicUsize,
+    ready: Queue<(Arc<C>, u16)>,
     /// Requests that have begun and that no thread has taken.
     owed: AtomicUsize,
     draining: AtomicBool,
@@ -96,13 +98,13 @@ impl<C> Hub<C> {
         let poll = Poll::new(config.threads)?;
         let values = Values { max_connections: config.max_connections, max_requests: config.limits.requests };
         let table = Mutex::new(Table { places: Vec::new(), free: Vec::new() });
+        let ready = Queue::new(config.threads, config.affinity.clone());
         Ok(Self {
             config,
             values,
             poll,
             table,
-            ready: Mutex::default(),
-            idle: AtomicUsize::new(0),
+            ready,
             owed: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             nudged: AtomicBool::new(false),
@@ -170,35 +172,32 @@ impl<C> Hub<C> {
     }
 
     /// Queues a request that can be worked on, and wakes a thread for it when one waits.
-    pub(crate) fn request_ready(&self, connection: Arc<C>, id: u16) {
-        lock(&self.ready).push_back((connection, id));
-        if self.idle.load(SeqCst) > 0 {
-            self.poll.wake_one();
-        }
+    pub(crate) fn request_ready(&self, connection: Arc<C>, id: u16, params: Option<&Params>) {
+        self.ready.push((connection, id), params, &self.poll);
     }
 
     pub(crate) fn take_ready(&self) -> Option<(Arc<C>, u16)> {
-        lock(&self.ready).pop_front()
+        self.ready.take(&self.poll)
     }
 
-    /// Waits for events. The queue is looked at again once this thread counts as idle, so that a request which came in
-    /// between is not left lying.
+    /// Waits for events, or until a request is queued.
     pub(crate) fn wait(&self, tokens: &mut Vec<Token>, timeout: Option<Duration>) -> io::Result<()> {
-        self.idle.fetch_add(1, SeqCst);
-        let waiting = lock(&self.ready).is_empty();
-        let result = if waiting { self.poll.wait(tokens, timeout) } else { Ok(()) };
-        self.idle.fetch_sub(1, SeqCst);
-        result
+        self.ready.wait(&self.poll, tokens, timeout)
+    }
+
+    /// Makes one waiting thread look whether the server has stopped.
+    pub(crate) fn wake_one(&self) {
+        self.ready.wake_one(&self.poll);
     }
 
     /// An event loop waits elsewhere for the poll set: what is queued meanwhile wakes it.
     pub(crate) fn rest(&self) {
-        self.idle.fetch_add(1, SeqCst);
+        self.ready.rest();
     }
 
     /// The event loop has come back.
     pub(crate) fn resume(&self) {
-        self.idle.fetch_sub(1, SeqCst);
+        self.ready.resume();
         self.nudged.store(false, SeqCst);
     }
 

@@ -9,7 +9,7 @@
 //! In the order in which a request meets them:
 //!
 //! * [`address`], [`inherit`], [`listener`]: where requests come from, and from whom they may come.
-//! * `clock`, `poll`, `hub`, `inbox`, `connection`, `exchange`: sockets, bytes, and which thread does what; private.
+//! * `clock`, `poll`, [`affinity`], `queue`, `hub`, `inbox`, `connection`, `exchange`: sockets, bytes, and which thread does what; private.
 //! * [`protocol`]: bytes to records to requests, and back; no I/O.
 //! * [`gateway`]: what web servers get wrong about variables, put right.
 //! * [`server`]: the accept loop, or a [reactor](server::reactor) for event loops.
@@ -37,6 +37,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod address;
+pub mod affinity;
 pub mod cgi;
 pub mod child;
 pub mod client;
@@ -53,6 +54,7 @@ pub mod interpreter;
 pub mod listener;
 mod poll;
 pub mod protocol;
+mod queue;
 pub mod request;
 pub mod response;
 pub mod script;
@@ -62,6 +64,7 @@ pub mod thread;
 pub mod watchdog;
 
 pub use address::Address;
+pub use affinity::Affinity;
 pub use interpreter::{Interpreter, Isolation, Setup};
 pub use listener::{AllowList, ListenError, Listener};
 pub use protocol::{Params, ProtocolStatus, Role};

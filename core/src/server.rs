@@ -152,7 +152,7 @@ impl Server {
                 return Ok(Some(request));
             }
             if self.hub.is_draining() && !self.hub.owes() && !self.is_still_sending() {
-                self.hub.poll.wake_one();
+                self.hub.wake_one();
                 return Ok(None);
             }
             match self.next_event()? {
@@ -181,7 +181,7 @@ impl Server {
         for connection in self.hub.connections() {
             connection.drain(&self.hub);
         }
-        self.hub.poll.wake_one();
+        self.hub.wake_one();
     }
 
     /// Whether the server has been told to stop.

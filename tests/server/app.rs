@@ -181,6 +181,10 @@ fn run(request: &mut Request, notes: &Notes) -> io::Result<u32> {
             request.stdout().write_all(b"hello")?;
         }
         "silent" => {}
+        "thread" => {
+            let thread = std::thread::current().id();
+            write!(request.stdout(), "Content-Type: text/plain\r\n\r\n{thread:?}")?;
+        }
         "env" => {
             let mut list = HEADER.to_vec();
             for (name, value) in request.params() {

@@ -4,6 +4,7 @@
 // Bodies of requests, on stacks of 2 MiB.
 #![allow(clippy::large_stack_arrays)]
 
+mod affinity;
 mod app;
 mod client;
 mod gateway;

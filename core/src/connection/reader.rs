@@ -132,7 +132,7 @@ impl Connection {
         let outgrown = inbox.params.is_some() && inbox.held() >= hub.config.body_buffer;
         if inbox.stage == Stage::Arriving && (inbox.is_complete() || outgrown) {
             inbox.stage = Stage::Queued;
-            hub.request_ready(self.clone(), inbox.id);
+            hub.request_ready(self.clone(), inbox.id, inbox.params.as_ref());
         }
     }
 
