@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use fcgi_core::affinity::Source;
 use fcgi_core::http::Timeouts;
 use fcgi_core::protocol::Limits;
-use fcgi_core::{Address, AllowList, Isolation, ServerConfig};
+use fcgi_core::{Address, Affinity, AllowList, Isolation, ServerConfig};
 
 use crate::Language;
 
@@ -55,6 +56,15 @@ pub struct Options {
     /// Serve with N interpreters, each in a thread, in each process
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Processes and threads", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
+
+    /// With --threads: requests of one session go to the same interpreter; cookie:NAME, header:NAME or param:NAME says where
+    /// the session is named
+    #[arg(long, value_name = "SOURCE", help_heading = "Processes and threads")]
+    pub affinity: Option<Source>,
+
+    /// With --affinity: seconds that a request waits for its interpreter while that works on another one
+    #[arg(long, value_name = "SECONDS", default_value = "0.1", value_parser = positive_seconds, help_heading = "Processes and threads")]
+    pub affinity_wait: Duration,
 
     /// When stopping, end workers and HTTP connections that are still busy after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Processes and threads")]
@@ -160,6 +170,7 @@ impl Options {
             read_timeout: seconds(self.read_timeout),
             write_timeout: seconds(self.write_timeout),
             keepalive_timeout: seconds(self.keepalive_timeout),
+            affinity: self.affinity.clone().map(|source| Affinity { source, patience: self.affinity_wait }),
         }
     }
 

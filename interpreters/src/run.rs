@@ -117,6 +117,9 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>) -> anyhow::Result<()> 
     let options = order.options;
     let scripts = scripts(order)?;
     options.allow_list()?;
+    if options.affinity.is_some() && options.threads == 1 {
+        bail!("--affinity chooses among the interpreters of one process: give --threads, too");
+    }
     let signal = signals::catch().context("cannot catch signals")?;
     for listener in &listeners {
         tracing::info!("listening on {}", listener.address());
