@@ -23,7 +23,7 @@ use fcgi_core::{Server, Setup};
 pub use line::OwnOptions;
 
 use line::Line;
-pub use options::Options;
+pub(crate) use options::Options;
 #[cfg(feature = "_python")]
 pub use python::language as python;
 

@@ -21,7 +21,7 @@ pub(crate) fn start(options: &Options, keeps: bool) {
     } else {
         BoxMakeWriter::new(io::stderr)
     };
-    let filter = EnvFilter::builder().parse_lossy(&options.log_level);
+    let filter = EnvFilter::builder().parse_lossy(&options.logging.log_level);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(is_terminal);
     // A program that serves a second time has its log.
     if log.with_writer(log_to).try_init().is_ok() {

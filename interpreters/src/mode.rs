@@ -28,8 +28,8 @@ pub(crate) enum Mode {
 
 /// Whether the program is to be a server, as far as can be seen without beginning to be one.
 pub(crate) fn serves(options: &Options) -> bool {
-    !options.listen.is_empty()
-        || options.http.is_some()
+    !options.listening.listen.is_empty()
+        || options.listening.http.is_some()
         || inherit::is_from_systemd()
         || inherit::is_listening(io::stdin())
 }
@@ -44,8 +44,8 @@ pub(crate) fn find(options: &Options) -> anyhow::Result<Mode> {
         let stop = fds.pop().context("a worker without descriptors")?;
         return Ok(Mode::Worker { listeners: listeners(fds)?, stop });
     }
-    if !options.listen.is_empty() || options.http.is_some() {
-        let bound: Result<Vec<_>, _> = options.listen.iter().map(Listener::bind).collect();
+    if !options.listening.listen.is_empty() || options.listening.http.is_some() {
+        let bound: Result<Vec<_>, _> = options.listening.listen.iter().map(Listener::bind).collect();
         return Ok(Mode::Serve(bound?));
     }
     let passed = inherit::systemd().context("LISTEN_FDS")?;

@@ -63,14 +63,14 @@ fn setup(order: &Order<'_>) -> Setup {
         script: line.script.clone(),
         arguments: line.arguments.clone(),
         is_cgi: false,
-        display_errors: options.display_errors,
-        shared_process: options.threads > 1,
-        isolation: options.isolation.into(),
-        memory_limit: options.memory_limit,
-        shutdown_timeout: Duration::from_secs(options.shutdown_timeout),
-        request_timeout: options.request_timeout,
+        display_errors: options.serving.display_errors,
+        shared_process: options.processes.threads > 1,
+        isolation: options.serving.isolation.into(),
+        memory_limit: options.limits.memory_limit,
+        shutdown_timeout: Duration::from_secs(options.processes.shutdown_timeout),
+        request_timeout: options.limits.request_timeout,
         watchdog: None,
-        several_processes: options.workers.is_some_and(|count| count > 1),
+        several_processes: options.processes.workers.is_some_and(|count| count > 1),
         options: line.language.clone(),
     }
 }
@@ -87,14 +87,14 @@ fn cgi_script(options: &Options) -> anyhow::Result<PathBuf> {
 }
 
 fn scripts_of(options: &Options, extension: &str) -> Scripts {
-    let list = options.extensions.as_deref().unwrap_or(extension);
+    let list = options.serving.extensions.as_deref().unwrap_or(extension);
     let extensions = list.split(',').map(str::trim).filter(|e| !e.is_empty()).map(OsString::from).collect();
-    Scripts::Named(Named::new(options.root.clone(), extensions))
+    Scripts::Named(Named::new(options.serving.root.clone(), extensions))
 }
 
 fn scripts(order: &Order<'_>) -> anyhow::Result<Scripts> {
     let Order { language, options, line } = order;
-    if let Some(root) = &options.root
+    if let Some(root) = &options.serving.root
         && !root.is_dir()
     {
         bail!("{} is not a directory (--root)", root.display());
@@ -116,8 +116,8 @@ fn scripts(order: &Order<'_>) -> anyhow::Result<Scripts> {
 fn serve(order: &Order<'_>, mut listeners: Vec<Listener>) -> anyhow::Result<()> {
     let options = order.options;
     let scripts = scripts(order)?;
-    options.allow_list()?;
-    if options.affinity.is_some() && options.threads == 1 {
+    options.listening.allow_list()?;
+    if options.processes.affinity.is_some() && options.processes.threads == 1 {
         bail!("--affinity chooses among the interpreters of one process: give --threads, too");
     }
     let signal = signals::catch().context("cannot catch signals")?;
@@ -126,8 +126,8 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>) -> anyhow::Result<()> 
     }
     let mut front = None;
     let mut front_stopped = None;
-    if let Some(address) = &options.http {
-        let static_dir = options.static_dir.as_deref();
+    if let Some(address) = &options.listening.http {
+        let static_dir = options.serving.static_dir.as_deref();
         let timeouts = options.front_timeouts();
         let started = RunnerFront::start(address, site(scripts)?, static_dir, timeouts, signal.try_clone()?)?;
         let front::Started { front: running, listener, has_stopped } = started;
@@ -135,9 +135,9 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>) -> anyhow::Result<()> 
         front = Some(running);
         front_stopped = Some(has_stopped);
     }
-    let result = match options.workers {
+    let result = match options.processes.workers {
         Some(count) => {
-            let patience = Duration::from_secs(options.shutdown_timeout);
+            let patience = Duration::from_secs(options.processes.shutdown_timeout);
             workers::supervise(listeners, count, &workers::Stop { signal, front_stopped, patience })
         }
         None => serve_here(order, listeners, front_stopped.unwrap_or(signal)),
@@ -154,7 +154,7 @@ fn work(order: &Order<'_>, listeners: Vec<Listener>, parent: OwnedFd) -> anyhow:
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
     let signal = signals::catch().context("cannot catch signals")?;
     // Signals reach whole process groups (Ctrl-C, systemd), and a front in the parent still needs its workers then.
-    let stop = if order.options.http.is_some() { parent } else { signal };
+    let stop = if order.options.listening.http.is_some() { parent } else { signal };
     serve_here(order, listeners, stop)
 }
 
@@ -176,10 +176,11 @@ const STACK: usize = 8 << 20;
 fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd) -> anyhow::Result<()> {
     let Order { language, options, .. } = order;
     let scripts = scripts(order)?;
-    let watchdog = options.request_timeout.map(Watchdog::start).transpose().context("cannot start a thread")?;
+    let watchdog = options.limits.request_timeout.map(Watchdog::start).transpose().context("cannot start a thread")?;
     let setup = Setup { watchdog, ..setup(order) };
     (language.start)(&setup)?;
-    let mut builder = Server::builder().allow(options.allow_list()?).config(options.server_config()).drain_on(stop);
+    let mut builder =
+        Server::builder().allow(options.listening.allow_list()?).config(options.server_config()).drain_on(stop);
     for listener in listeners {
         builder = builder.listener(listener);
     }
@@ -192,11 +193,11 @@ fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd) -> any
         let requests = Requests::new(server.clone(), scripts.clone());
         serve_all(&mut *interpreter, requests).context("cannot serve any further")
     };
-    if options.threads == 1 {
+    if options.processes.threads == 1 {
         return one();
     }
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..options.threads)
+        let threads: Vec<_> = (0..options.processes.threads)
             .map(|_| {
                 std::thread::Builder::new().name("interpreter".to_owned()).stack_size(STACK).spawn_scoped(scope, || {
                     fcgi_core::thread::own_directory()?;

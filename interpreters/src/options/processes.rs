@@ -1,0 +1,34 @@
+//! Processes and threads.
+
+use std::time::Duration;
+
+use clap::Args;
+use fcgi_core::affinity::Source;
+
+use super::values::positive_seconds;
+
+/// How many processes and threads, and how they stop.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Processes and threads")]
+pub(crate) struct Processes {
+    /// Serve with N processes, which a parent restarts when they die [default: this one process]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: Option<u16>,
+
+    /// Serve with N interpreters, each in a thread, in each process
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: u16,
+
+    /// With --threads: requests of one session go to the same interpreter; cookie:NAME, header:NAME or param:NAME says where
+    /// the session is named
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) affinity: Option<Source>,
+
+    /// With --affinity: seconds that a request waits for its interpreter while that works on another one
+    #[arg(long, value_name = "SECONDS", default_value = "0.1", value_parser = positive_seconds)]
+    pub(crate) affinity_wait: Duration,
+
+    /// When stopping, end workers and HTTP connections that are still busy after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) shutdown_timeout: u64,
+}

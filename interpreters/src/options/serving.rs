@@ -1,0 +1,49 @@
+//! What is served.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use fcgi_core::Isolation;
+
+/// Which scripts, and how they are separated.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "What is served")]
+pub(crate) struct Serving {
+    /// With --http: serve files of this directory where their path matches
+    #[arg(long = "static", value_name = "DIR", requires = "http")]
+    pub(crate) static_dir: Option<PathBuf>,
+
+    /// Without a script: run only scripts below this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+
+    /// Without a script: run only files with these extensions, separated by commas; "" for any [default: the language's]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) extensions: Option<String>,
+
+    /// What separates requests: one interpreter whose globals are put back, or a fresh one (state) each time
+    #[arg(long, value_name = "LEVEL", default_value = "globals")]
+    pub(crate) isolation: Level,
+
+    /// Show in error pages what went wrong (never where strangers can see it)
+    #[arg(long)]
+    pub(crate) display_errors: bool,
+}
+
+/// `--isolation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Level {
+    /// What a script changes is put back; modules stay loaded.
+    Globals,
+    /// Each request gets a fresh interpreter with the compiled script.
+    State,
+}
+
+impl From<Level> for Isolation {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Globals => Self::Globals,
+            Level::State => Self::State,
+        }
+    }
+}

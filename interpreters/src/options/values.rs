@@ -1,0 +1,46 @@
+//! What values of options are written like.
+
+use std::time::Duration;
+
+/// A time in seconds, more than none.
+pub(super) fn positive_seconds(text: &str) -> Result<Duration, String> {
+    let count: f64 = text.parse().map_err(|_| "write a number of seconds such as 30 or 0.5".to_owned())?;
+    match Duration::try_from_secs_f64(count) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err("write a number of seconds that is more than 0".to_owned()),
+    }
+}
+
+/// A timeout; 0 is none.
+pub(super) fn seconds(count: u64) -> Option<Duration> {
+    (count > 0).then(|| Duration::from_secs(count))
+}
+
+/// A number of bytes, with K, M or G behind it for multiples of 1024.
+pub(super) fn size(text: &str) -> Result<usize, String> {
+    let (digits, shift) = match text.trim_end_matches(['B', 'b']).char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number: usize = digits.parse().map_err(|_| "write a number of bytes such as 4096, 64K or 2M".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in
+            [("0", 0), ("4096", 4096), ("64K", 65536), ("64kb", 65536), ("2M", 2 << 20), ("1G", 1 << 30)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "K", "-1", "1.5M", "many", "99999999999999999999"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+}
