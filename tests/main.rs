@@ -13,6 +13,7 @@
 //! * `workers`: processes, threads, signals, stopping
 //! * `constrained`: hosts that allow one process and no thread
 //! * `nginx`: behind the real one
+//! * `distribution`: several hosts behind HAProxy and nginx; one that is taken down, one that vanishes
 //! * `mercurial`: its CGI script behind nginx, asked by its own client, twenty times at once
 //! * `python`: applications of Python, and what its scripts cannot be compared with
 //! * `python_threads`: ordinary scripts of Python in several threads
@@ -43,6 +44,7 @@ mod conformance;
 #[cfg(not(feature = "lua55"))]
 mod command_line;
 mod constrained;
+mod distribution;
 mod examples;
 #[cfg(all(feature = "python", feature = "rhai"))]
 mod examples_alike;
