@@ -3,6 +3,7 @@
 //! * `fidelity`: every script in `scripts/` answers as under CGI, the first time and the tenth
 //! * `modes`: how the runner finds out what it is to be; errors of use
 //! * `scripts_by_name`: scripts that requests name, kept inside a root
+//! * `affinity`: sessions that stay with their interpreter
 //! * `accept`: accept loops inside scripts, and what else the module `fcgi` offers
 //! * `applications`: scripts that give a function, called by the rules of WSAPI
 //! * `asgi`: applications by ASGI, many requests at once
@@ -33,6 +34,7 @@
 mod support;
 
 mod accept;
+mod affinity;
 mod applications;
 #[cfg(feature = "python")]
 mod asgi;
