@@ -24,6 +24,7 @@
 //! * `python_requests`: requests as objects, in all roles; launchers made for flup
 //! * `python_wsgi`: what PEP 3333 asks of a server
 //! * `rhai`: scripts, loops and applications in Rhai; its sandbox; its command line
+//! * `rhai_limits`: scripts in Rhai that want too much time, memory or files are ended while others are served
 //! * `http`: the built-in front
 //! * `command`: the client `fcgi`, asking and showing
 //! * `examples`: what the README tells to run
@@ -73,5 +74,7 @@ mod python_threads;
 mod python_wsgi;
 #[cfg(feature = "rhai")]
 mod rhai;
+#[cfg(feature = "rhai")]
+mod rhai_limits;
 mod scripts_by_name;
 mod workers;

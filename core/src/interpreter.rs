@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::request::Request;
-use crate::script::{NoScript, Scripts};
+use crate::script::{NoScript, Scripts, Watch};
 use crate::server::Server;
 use crate::watchdog::Watchdog;
 
@@ -119,7 +119,7 @@ impl Requests {
     ///
     /// # Errors
     /// As for [`Server::accept`].
-    pub fn accept_for(&mut self, script: &Path) -> io::Result<Option<Request>> {
+    fn accept_for(&mut self, script: &Path) -> io::Result<Option<Request>> {
         match self.accept()? {
             Some((named, request)) if named == script => Ok(Some(request)),
             other => {
@@ -128,10 +128,44 @@ impl Requests {
             }
         }
     }
+}
 
-    /// Puts a request back that a script does not want after all.
-    pub fn put_back(&mut self, script: PathBuf, request: Request) {
-        self.put_back = Some((script, request));
+/// The requests of a script that asks for them itself: an accept loop.
+#[derive(Debug)]
+pub struct Loop {
+    script: Rc<Path>,
+    requests: Rc<RefCell<Requests>>,
+    /// Looks after the script's file, once it loops.
+    watch: Option<Watch>,
+}
+
+impl Loop {
+    /// For a script that runs for a request, and may ask for more.
+    pub fn new(script: Rc<Path>, requests: Rc<RefCell<Requests>>) -> Self {
+        Self { script, requests, watch: None }
+    }
+
+    /// The script begins to loop, with the request that it was started for.
+    pub fn begin(&mut self) {
+        self.watch = Some(Watch::new(&self.script));
+    }
+
+    /// The next request; the one before has been finished. `None` when the script shall end: the server stops, a request for
+    /// another script has come, or the script's file has changed, whose new version answers the request.
+    ///
+    /// # Errors
+    /// As for [`Server::accept`].
+    #[expect(clippy::should_implement_trait, reason = "it is no iterator: it fails, and may give more after `None`")]
+    pub fn next(&mut self) -> io::Result<Option<Request>> {
+        let mut requests = self.requests.borrow_mut();
+        let next = requests.accept_for(&self.script)?;
+        if let Some(request) = next {
+            if !self.watch.as_mut().is_some_and(Watch::has_changed) {
+                return Ok(Some(request));
+            }
+            requests.put_back = Some((self.script.to_path_buf(), request));
+        }
+        Ok(None)
     }
 }
 

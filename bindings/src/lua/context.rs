@@ -3,12 +3,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
-use std::path::Path;
 use std::ptr::NonNull;
-use std::rc::Rc;
 
-use fcgi_core::interpreter::Requests;
-use fcgi_core::script::Watch;
+use fcgi_core::interpreter::Loop;
 use fcgi_core::watchdog::Watched;
 use fcgi_core::{Request, child::Streams};
 
@@ -79,8 +76,8 @@ pub(super) struct Context {
     pub(super) warning_continues: Cell<bool>,
     /// Other interpreters run in this process.
     pub(super) shared_process: Cell<bool>,
-    /// The script that runs, and where more requests for it come from.
-    pub(super) accept: RefCell<Option<Accept>>,
+    /// Where more requests for the script that runs come from.
+    pub(super) accept: RefCell<Option<Loop>>,
     /// The exit status of the request, unless the script ends otherwise.
     pub(super) status: Cell<u32>,
     /// Interrupts requests that run too long.
@@ -91,14 +88,6 @@ pub(super) struct Context {
     pub(super) accepted: Cell<bool>,
     /// The metatable of texts in the state that runs, as it is unless a script changes it, if that is known.
     pub(super) texts: Cell<Option<NonNull<Shape>>>,
-}
-
-/// What an accept loop needs.
-pub(super) struct Accept {
-    pub(super) script: Rc<Path>,
-    /// Watches the script once it loops.
-    pub(super) watch: Option<Watch>,
-    pub(super) requests: Rc<RefCell<Requests>>,
 }
 
 thread_local! {

@@ -10,13 +10,13 @@ use std::ptr;
 use std::rc::Rc;
 
 use super::ffi::{self, lua_State};
-use fcgi_core::interpreter::{Isolation, Requests, Setup};
+use fcgi_core::interpreter::{Isolation, Loop, Requests, Setup};
 use fcgi_core::script::{Cache, Watch};
 use fcgi_core::{Interpreter, Request};
 
 use super::application::{self, Application};
 use super::command_line::{CommandLine, Step};
-use super::context::{self, Accept};
+use super::context;
 use super::error::{as_text, describe_error, take_message};
 use super::modules;
 use super::state::State;
@@ -286,7 +286,7 @@ impl Interpreter for Engine {
         let named = self.script.clone();
         context::with(|c| {
             *c.request.borrow_mut() = Some(request);
-            *c.accept.borrow_mut() = more.map(|requests| Accept { script: named, watch: None, requests });
+            *c.accept.borrow_mut() = more.map(|requests| Loop::new(named, requests));
             c.begin_watch();
         });
         let (ended, mut state, after) = self.answer(script, running);

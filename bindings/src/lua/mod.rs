@@ -25,6 +25,7 @@
 //! Functions that would end the process, see the environment, or start children are replaced (`functions`, `ends`). After each
 //! request the library tables are compared with how they were and put back (`isolation`, `modules`).
 
+mod accept;
 mod application;
 mod command_line;
 mod context;

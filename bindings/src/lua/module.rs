@@ -25,9 +25,9 @@ use std::ffi::{CStr, c_int};
 use std::ptr;
 
 use super::ffi::{self, lua_State};
-use fcgi_core::script::Watch;
 use fcgi_core::{Params, Role};
 
+use super::accept::accept;
 use super::context::{self, Context};
 use super::devices;
 use super::stdio::{self, Device};
@@ -95,53 +95,6 @@ unsafe extern "C-unwind" fn open(l: *mut lua_State) -> c_int {
             ffi::lua_setfield(l, -2, name.as_ptr());
         }
         1
-    }
-}
-
-unsafe extern "C-unwind" fn accept(l: *mut lua_State) -> c_int {
-    stdio::flush_stdout();
-    let more = context::with(next_request);
-    if more {
-        stdio::renew();
-    }
-    // SAFETY: one value is pushed.
-    unsafe { ffi::lua_pushboolean(l, c_int::from(more)) };
-    1
-}
-
-/// Ends the request and takes the next one; whether there is one.
-fn next_request(context: &Context) -> bool {
-    if !context.accepted.replace(true) {
-        // The script was started for this request, or is no server at all.
-        if let Some(accept) = context.accept.borrow_mut().as_mut() {
-            accept.watch = Some(Watch::new(&accept.script));
-        }
-        return true;
-    }
-    context.end_watch();
-    context.finish(context.status.get(), b"");
-    let mut accept = context.accept.borrow_mut();
-    let Some(accept) = accept.as_mut() else { return false };
-    let request = match accept.requests.borrow_mut().accept_for(&accept.script) {
-        Ok(request) => request,
-        Err(e) => {
-            tracing::error!("cannot accept requests any more: {e}");
-            None
-        }
-    };
-    match request {
-        Some(request) if accept.watch.as_mut().is_some_and(Watch::has_changed) => {
-            // The new version of the script shall answer it: this one ends.
-            accept.requests.borrow_mut().put_back(accept.script.to_path_buf(), request);
-            false
-        }
-        Some(request) => {
-            *context.request.borrow_mut() = Some(request);
-            context.status.set(0);
-            context.begin_watch();
-            true
-        }
-        None => false,
     }
 }
 

@@ -3,13 +3,12 @@
 //! that `python3` runs finds a server by itself ([`own`]).
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use fcgi_core::Server;
-use fcgi_core::interpreter::Requests;
-use fcgi_core::script::Watch;
+use fcgi_core::interpreter::{Loop as ScriptLoop, Requests};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 
@@ -36,12 +35,7 @@ pub(super) struct Loop {
 /// Where requests come from.
 enum Source {
     /// The runner, which has started a script for the first of them.
-    Runner {
-        script: PathBuf,
-        requests: Rc<RefCell<Requests>>,
-        /// Looks after the script, once it loops.
-        watch: Option<Watch>,
-    },
+    Runner(ScriptLoop),
     /// A server of the program's own.
     Server(Arc<Server>),
     /// Whoever has started the process, for one request.
@@ -124,7 +118,7 @@ impl Loop {
         means: Means,
     ) -> Self {
         let source = match requests {
-            Some(requests) => Source::Runner { script: script.to_owned(), requests: requests.clone(), watch: None },
+            Some(requests) => Source::Runner(ScriptLoop::new(script.into(), requests.clone())),
             None => Source::Process,
         };
         Self { source, means: Some(means), way: Way::Not, current: Some(current.clone()), status: 0 }
@@ -175,8 +169,8 @@ impl Loop {
             return Err(PyRuntimeError::new_err(text));
         }
         self.way = way;
-        if let Source::Runner { script, watch, .. } = &mut self.source {
-            *watch = Some(Watch::new(script));
+        if let Source::Runner(script) = &mut self.source {
+            script.begin();
         }
         Ok(self.current.clone())
     }
@@ -202,18 +196,12 @@ impl Loop {
     /// The next request; the one before it is finished.
     fn next(&mut self, py: Python<'_>) -> PyResult<Option<Request>> {
         timeout::arm(false);
-        let has_changed = match &mut self.source {
-            Source::Runner { watch: Some(watch), .. } => watch.has_changed(),
-            _ => false,
-        };
         self.finish(py)?;
         self.status = 0;
-        let next = match &self.source {
-            Source::Runner { script, requests, .. } if !has_changed => {
-                ffi::without_interpreter(py, || requests.borrow_mut().accept_for(script))?
-            }
+        let next = match &mut self.source {
+            Source::Runner(script) => ffi::without_interpreter(py, || script.next())?,
             Source::Server(server) => ffi::without_interpreter(py, || server.accept())?,
-            Source::Runner { .. } | Source::Process => None,
+            Source::Process => None,
         };
         let next = next.map(Request::new);
         if let Some(next) = &next {

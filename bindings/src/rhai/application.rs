@@ -1,13 +1,12 @@
 //! Scripts with a function `handle(request)`: what it returns is the answer. A string is a page of HTML, a blob bytes, a map has
 //! `status` (a number, or a text such as "404 Not Found"), `headers` (a map; a value may be an array) and `body`.
 
-use std::io;
-
 use rhai::{Array, Blob, Dynamic, Engine, EvalAltResult, ImmutableString, Map, Position, Scope};
 
 use super::engine::Compiled;
 use super::functions::{variable, variables};
-use super::stdio::{self, failed, text_or_blob};
+use super::memory::want;
+use super::stdio::{self, text_or_blob};
 use super::web;
 
 /// What `handle` is given.
@@ -54,7 +53,9 @@ fn write(answer: Dynamic) -> Result<(), Failed> {
             head.extend([&*name, ": ", field(&value.to_string())?, "\r\n"]);
         }
     }
-    stdio::write(&[head.as_bytes(), b"\r\n", &pieces].concat())
+    head += "\r\n";
+    stdio::write(head.as_bytes())?;
+    stdio::write(&pieces)
 }
 
 /// Text that may stand in a header.
@@ -65,9 +66,9 @@ fn field(text: &str) -> Result<&str, Failed> {
 fn gather(body: Dynamic, pieces: &mut Vec<u8>, is_text: &mut bool) -> Result<(), Failed> {
     if body.is_blob() {
         *is_text = false;
-        pieces.extend_from_slice(&body.cast::<Blob>());
+        add(pieces, &body.cast::<Blob>())?;
     } else if body.is_string() {
-        pieces.extend_from_slice(body.cast::<ImmutableString>().as_bytes());
+        add(pieces, body.cast::<ImmutableString>().as_bytes())?;
     } else if body.is_array() {
         for part in body.cast::<Array>() {
             gather(part, pieces, is_text)?;
@@ -75,6 +76,13 @@ fn gather(body: Dynamic, pieces: &mut Vec<u8>, is_text: &mut bool) -> Result<(),
     } else if !body.is_unit() {
         return Err(wrong(&format!("handle returns a string, a blob or a map, and no {}", body.type_name())));
     }
+    Ok(())
+}
+
+fn add(pieces: &mut Vec<u8>, piece: &[u8]) -> Result<(), Failed> {
+    // Parts may be one and the same text, again and again.
+    want(pieces.len() + piece.len())?;
+    pieces.extend_from_slice(piece);
     Ok(())
 }
 
@@ -93,10 +101,6 @@ fn headers() -> Map {
     named.filter(|(_, value)| value.as_immutable_string_ref().map_or(true, |text| !text.is_empty())).collect()
 }
 
-fn body() -> io::Result<Vec<u8>> {
-    stdio::read_all()
-}
-
 /// Adds the properties of what `handle` is given.
 pub(super) fn add_to(engine: &mut Engine) {
     engine.register_type_with_name::<Asked>("Request");
@@ -112,6 +116,6 @@ pub(super) fn add_to(engine: &mut Engine) {
     engine.register_get("query", |_: &mut Asked| web::query());
     engine.register_get("cookies", |_: &mut Asked| web::cookies());
     engine.register_get("form", |_: &mut Asked| web::form());
-    engine.register_get("body", |_: &mut Asked| body().map_err(|e| failed(&e)));
-    engine.register_get("text", |_: &mut Asked| body().map(text_or_blob).map_err(|e| failed(&e)));
+    engine.register_get("body", |_: &mut Asked| stdio::read_all());
+    engine.register_get("text", |_: &mut Asked| stdio::read_all().map(text_or_blob));
 }

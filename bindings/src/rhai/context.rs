@@ -2,35 +2,35 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use fcgi_core::Request;
-use fcgi_core::interpreter::Requests;
-use fcgi_core::script::Watch;
+use fcgi_core::interpreter::Loop;
+
+use super::timeout::Timeout;
 
 #[derive(Default)]
 pub(super) struct Context {
     request: RefCell<Option<Request>>,
     pub(super) arguments: RefCell<Vec<OsString>>,
-    /// The script that runs, and where more requests for it come from.
-    pub(super) accept: RefCell<Option<Accept>>,
+    /// Where more requests for the script that runs come from.
+    pub(super) accept: RefCell<Option<Loop>>,
+    /// `accept` has been called: it has given the request that the script was started for.
+    pub(super) accepted: Cell<bool>,
     /// The exit status of the request, unless the script ends otherwise.
     pub(super) status: Cell<u32>,
     /// Somebody watches what is written: it is sent line by line.
     pub(super) interactive: Cell<bool>,
+    /// No web server asks: a script that fails owes nobody a page.
+    pub(super) is_plain: Cell<bool>,
+    /// Interrupts requests that run too long.
+    pub(super) timeout: RefCell<Timeout>,
+    /// Nobody reads what the script writes.
+    pub(super) gone: Rc<Cell<bool>>,
     /// Bytes of the body that were read with those before them.
     pub(super) unread: RefCell<Vec<u8>>,
     /// What a form in the body was found to be, for it can be read only once.
     pub(super) form: RefCell<Option<rhai::Map>>,
-}
-
-/// What an accept loop needs.
-pub(super) struct Accept {
-    pub(super) script: PathBuf,
-    /// Watches the script once it loops.
-    pub(super) watch: Option<Watch>,
-    pub(super) requests: Rc<RefCell<Requests>>,
 }
 
 thread_local! {
@@ -47,8 +47,10 @@ impl Context {
     pub(super) fn begin(&self, request: Request) {
         self.request.replace(Some(request));
         self.status.set(0);
+        self.gone.set(false);
         self.unread.borrow_mut().clear();
         self.form.take();
+        self.timeout.borrow().begin();
     }
 
     /// Does something with the request; nothing when there is none.
@@ -56,16 +58,24 @@ impl Context {
         self.request.borrow_mut().as_mut().map(f)
     }
 
-    /// Ends the request: an empty answer gets a page, all is sent. A late one gets a page that says so, if nothing has left.
-    pub(super) fn finish(&self, status: u32, late: bool, details: &str) {
+    /// Ends the request: an empty answer gets a page, all is sent. One that was interrupted because it took too long gets a
+    /// page that says so, if nothing has left.
+    pub(super) fn finish(&self, status: u32, interrupted: bool, details: &str) {
+        let late = self.timeout.borrow().end() && interrupted;
         let Some(mut request) = self.request.take() else { return };
         if late && !request.is_finished() {
             request.discard();
         }
-        if !self.interactive.get() {
+        if !self.is_plain.get() {
             let page = if late { "504 Gateway Timeout" } else { "500 Internal Server Error" };
             request.answer_with_error(page, details.as_bytes());
         }
         let _ = request.finish(status);
+    }
+
+    /// Forgets what belongs to one run of a script.
+    pub(super) fn reset(&self) {
+        self.accept.take();
+        self.accepted.set(false);
     }
 }

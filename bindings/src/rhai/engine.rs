@@ -1,23 +1,20 @@
 //! The interpreter of one thread: scripts for one request after the other.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use fcgi_core::Request;
-use fcgi_core::interpreter::{Interpreter, Isolation, Requests, Setup};
+use fcgi_core::interpreter::{Interpreter, Isolation, Loop, Requests, Setup};
 use fcgi_core::script::Cache;
-use fcgi_core::watchdog::Watched;
-use rhai::{AST, Dynamic, ParseError, Scope};
+use rhai::{AST, Dynamic, LexError, ParseError, Scope, Token};
 
-use super::context::{self, Accept};
+use super::memory::{self, Limit};
 use super::modules::Modules;
-use super::{accept, application, error, files, functions, stdio, web};
+use super::timeout::{self, Timeout};
+use super::{application, bounded, context, error, files, functions, module, stdio, web};
 
-/// Values that one level of memory is taken for, in bytes: how `--memory-limit` becomes limits of arrays and maps.
-const VALUE: usize = 64;
 /// Functions that may be inside one another; each takes some of the thread's stack.
 const CALLS: usize = 64;
 /// Expressions that may be inside one another, outside of functions and inside.
@@ -29,9 +26,8 @@ pub struct Engine {
     setup: Setup,
     code: Cache<Compiled>,
     modules: Modules,
-    /// The request that runs has taken too long.
-    late: Arc<AtomicBool>,
-    watched: Option<Watched>,
+    /// The memory that a script may have.
+    memory: Option<Limit>,
 }
 
 /// A script, ready to run.
@@ -70,33 +66,29 @@ impl Engine {
         let modules = Modules::default();
         rhai.set_module_resolver(modules.clone());
         rhai.set_max_call_levels(CALLS).set_max_expr_depths(DEPTHS.0, DEPTHS.1);
-        if let Some(limit) = setup.memory_limit {
-            rhai.set_max_string_size(limit).set_max_array_size(limit / VALUE).set_max_map_size(limit / VALUE);
-        }
         if let Some(count) = setup.option("max-operations") {
             let count = count.to_str().and_then(|count| count.parse().ok());
             rhai.set_max_operations(count.ok_or_else(|| anyhow::anyhow!("--max-operations takes a number"))?);
         }
-        let late = Arc::new(AtomicBool::new(false));
-        let watched = setup.watchdog.as_ref().map(|watchdog| {
-            let told = late.clone();
-            watchdog.watch(move || told.store(true, Relaxed))
-        });
-        let seen = late.clone();
-        rhai.on_progress(move |_| {
-            seen.load(Relaxed).then(|| Dynamic::from("the request takes too long (--request-timeout)"))
-        });
+        let memory = setup.memory_limit.map(Limit::new).transpose();
+        let memory = memory.map_err(|e| anyhow::anyhow!("no stack for scripts of this size: {e} (--memory-limit)"))?;
+        context::with(|context| context.timeout.replace(Timeout::new(setup.watchdog.as_ref())));
+        watch(&mut rhai);
         stdio::add_to(&mut rhai);
         functions::add_to(&mut rhai);
-        accept::add_to(&mut rhai);
+        module::add_to(&mut rhai);
         web::add_to(&mut rhai);
         application::add_to(&mut rhai);
+        timeout::add_to(&mut rhai);
+        if memory.is_some() {
+            bounded::add_to(&mut rhai);
+        }
         if let Some(root) = setup.option("fs-root") {
             let shown = Path::new(root).display();
             files::add_to(&mut rhai, Path::new(root)).map_err(|e| anyhow::anyhow!("{shown}: {e} (--fs-root)"))?;
         }
         context::with(|context| context.arguments.replace(setup.arguments.clone()));
-        Ok(Self { rhai, setup, code: Cache::default(), modules, late, watched })
+        Ok(Self { rhai, setup, code: Cache::default(), modules, memory })
     }
 
     /// Compiles text that came from a file.
@@ -116,7 +108,6 @@ impl Engine {
 
     /// Runs a script for the request of this thread; gives the exit status, and what went wrong.
     pub(super) fn run(&self, script: &Compiled, scope: &mut Scope<'static>) -> (u32, Option<String>) {
-        accept::begin();
         let result = if script.is_application {
             application::answer(&self.rhai, script, scope)
         } else {
@@ -124,6 +115,8 @@ impl Engine {
         };
         let wanted = context::with(|context| context.status.get());
         match result {
+            // What wanted too much was its last operation.
+            Ok(()) if memory::is_exceeded() => (1, Some(format!("{}: {}\n", script.source, memory::TOO_MUCH))),
             Ok(()) => (wanted, None),
             Err(e) => match functions::exit_status(&e) {
                 Some(status) => (status, None),
@@ -132,55 +125,63 @@ impl Engine {
         }
     }
 
-    /// Runs a script's file; what goes wrong is said on the error stream.
-    pub(super) fn run_file(&mut self, path: &Path) -> (u32, String) {
-        self.modules.enter(path.parent().unwrap_or(Path::new("/")));
-        let mut code = std::mem::take(&mut self.code);
-        let compile = |path: &Path| {
-            let text = std::fs::read(path).map_err(|e| NotCompiled::Unreadable(format!("{}: {e}", path.display())))?;
-            let text = String::from_utf8(text)
-                .map_err(|_| NotCompiled::Unreadable(format!("{}: Rhai scripts are text in UTF-8", path.display())))?;
-            self.compile(path, text)
+    /// Does something with the engine within the limits of a script. Gives the exit status, and what went wrong.
+    pub(super) fn within_limits(&mut self, f: impl FnOnce(&mut Self) -> (u32, Option<String>)) -> (u32, String) {
+        let mut memory = self.memory.take();
+        let run = || catch_unwind(AssertUnwindSafe(|| f(self)));
+        let ended = match &mut memory {
+            Some(limit) => limit.run(run),
+            None => run(),
         };
-        let (status, said) = match code.get(path, compile) {
-            Ok(script) => {
-                if let Some(watched) = &self.watched {
-                    self.late.store(false, Relaxed);
-                    watched.begin();
-                }
-                let ended = self.run(script, &mut Scope::new());
-                if let Some(watched) = &self.watched {
-                    watched.end();
-                }
-                ended
-            }
-            Err(e) => (1, Some(e.describe())),
-        };
-        self.code = code;
+        self.memory = memory;
+        // The panic itself has been told in the log.
+        let (status, said) = ended.unwrap_or_else(|_| (1, Some("the interpreter failed\n".to_owned())));
         let said = said.unwrap_or_default();
         stdio::write_error(&said);
         (status, said)
     }
 
+    /// Runs a script's file; what goes wrong is said on the error stream.
+    fn run_file(&mut self, path: &Path) -> (u32, String) {
+        self.modules.enter(path.parent().unwrap_or(Path::new("/")));
+        self.within_limits(|this| {
+            let mut code = std::mem::take(&mut this.code);
+            let ended = match code.get(path, |path| this.read(path)) {
+                Ok(script) => this.run(script, &mut Scope::new()),
+                Err(e) => (1, Some(e.describe())),
+            };
+            this.code = code;
+            ended
+        })
+    }
+
+    /// Reads and compiles a script's file.
+    fn read(&self, path: &Path) -> Result<Compiled, NotCompiled> {
+        let unreadable = |why: &str| NotCompiled::Unreadable(format!("{}: {why}", path.display()));
+        let size = std::fs::metadata(path).map_or(0, |file| file.len());
+        if size > memory::room() as u64 {
+            return Err(unreadable(memory::TOO_MUCH));
+        }
+        let text = std::fs::read(path).map_err(|e| unreadable(&e.to_string()))?;
+        let text = String::from_utf8(text).map_err(|_| unreadable("Rhai scripts are text in UTF-8"))?;
+        self.compile(path, text)
+    }
+
     fn answer(&mut self, script: &Path) {
         let (status, said) = self.run_file(script);
-        let late = self.late.swap(false, Relaxed) && !said.is_empty();
         let details = if self.setup.display_errors { &*said } else { "" };
         context::with(|context| {
-            context.finish(status, late, details);
-            context.accept.take();
+            context.finish(status, !said.is_empty(), details);
+            context.reset();
         });
     }
 
     /// Runs a script's file for a request of the process's own; gives the exit status.
-    pub(super) fn answer_once(&mut self, script: &Path, request: Request, interactive: bool) -> u8 {
-        context::with(|context| {
-            context.interactive.set(interactive);
-            context.begin(request);
-        });
+    pub(super) fn answer_once(&mut self, script: &Path, request: Request) -> u8 {
+        context::with(|context| context.begin(request));
         let (status, said) = self.run_file(script);
         let details = if self.setup.display_errors { &*said } else { "" };
-        context::with(|context| context.finish(status, false, details));
+        context::with(|context| context.finish(status, !said.is_empty(), details));
         status as u8
     }
 
@@ -190,12 +191,35 @@ impl Engine {
     }
 }
 
+/// Ends a script that goes beyond its limits, with the next operation, or the next word of a text that is compiled.
+fn watch(rhai: &mut rhai::Engine) {
+    let (is_late, gone) = context::with(|context| (context.timeout.borrow().question(), context.gone.clone()));
+    let seen = context::with(|context| context.timeout.borrow().question());
+    rhai.on_progress(move |_| {
+        if is_late() {
+            Some(Dynamic::from(timeout::TOO_LONG))
+        } else if memory::is_exceeded() {
+            Some(Dynamic::from(memory::TOO_MUCH))
+        } else {
+            gone.get().then(functions::client_gone)
+        }
+    });
+    #[expect(deprecated, reason = "not deprecated but subject to change")]
+    rhai.on_parse_token(move |token, _, _| {
+        let why = match () {
+            () if seen() => timeout::TOO_LONG,
+            () if memory::is_exceeded() => memory::TOO_MUCH,
+            () => return token,
+        };
+        Token::LexError(LexError::Runtime(why.to_owned()).into())
+    });
+}
+
 impl Interpreter for Engine {
     fn serve(&mut self, script: &Path, request: Request, more: &Rc<RefCell<Requests>>) {
         context::with(|context| {
             context.begin(request);
-            let accept = Accept { script: script.to_owned(), watch: None, requests: more.clone() };
-            context.accept.replace(Some(accept));
+            context.accept.replace(Some(Loop::new(script.into(), more.clone())));
         });
         self.answer(script);
     }

@@ -8,8 +8,10 @@ use std::rc::Rc;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, File as CapFile, OpenOptions, OpenOptionsExt};
-use rhai::{Array, Blob, Dynamic, Engine, EvalAltResult, FuncRegistration, INT, Module, NativeCallContext};
+use rhai::{Array, Blob, Dynamic, Engine, EvalAltResult, FuncRegistration, INT, Module};
 use rustix::fs::OFlags;
+
+use super::memory;
 
 type Failed = Box<EvalAltResult>;
 
@@ -49,10 +51,10 @@ fn open(root: &Dir, path: &str, mode: &str) -> Result<File, Failed> {
     }
 }
 
-/// Reads `count` bytes at most, or all that are left; no more than a value may have.
-fn read(context: &NativeCallContext<'_>, file: &File, count: Option<INT>) -> Result<Vec<u8>, Failed> {
-    let limit = context.engine().max_string_size();
-    let most = if limit == 0 { u64::MAX } else { limit as u64 };
+/// Reads `count` bytes at most, or all that are left; no more than there is memory for.
+fn read(file: &File, count: Option<INT>) -> Result<Vec<u8>, Failed> {
+    // The vector may become twice as large.
+    let most = memory::room() as u64 / 2;
     let count = count.map_or(u64::MAX, |count| count.max(0) as u64);
     let mut bytes = Vec::new();
     let mut file = file.0.borrow_mut();
@@ -63,8 +65,8 @@ fn read(context: &NativeCallContext<'_>, file: &File, count: Option<INT>) -> Res
     Ok(bytes)
 }
 
-fn read_string(context: &NativeCallContext<'_>, file: &File, count: Option<INT>) -> Result<String, Failed> {
-    String::from_utf8(read(context, file, count)?).map_err(|_| "this is no UTF-8: use read_blob".into())
+fn read_string(file: &File, count: Option<INT>) -> Result<String, Failed> {
+    String::from_utf8(read(file, count)?).map_err(|_| "this is no UTF-8: use read_blob".into())
 }
 
 fn names(root: &Dir, path: &str) -> Result<Array, Failed> {
@@ -116,16 +118,10 @@ pub(super) fn add_to(engine: &mut Engine, root: &std::path::Path) -> std::io::Re
 /// What is done with an open file.
 fn add_methods(module: &mut Module) {
     let volatile = |name: &str| FuncRegistration::new(name).with_volatility(true).in_global_namespace();
-    volatile("read_string")
-        .set_into_module(module, |context: NativeCallContext<'_>, file: &mut File| read_string(&context, file, None));
-    volatile("read_string").set_into_module(module, |context: NativeCallContext<'_>, file: &mut File, count: INT| {
-        read_string(&context, file, Some(count))
-    });
-    volatile("read_blob")
-        .set_into_module(module, |context: NativeCallContext<'_>, file: &mut File| read(&context, file, None));
-    volatile("read_blob").set_into_module(module, |context: NativeCallContext<'_>, file: &mut File, count: INT| {
-        read(&context, file, Some(count))
-    });
+    volatile("read_string").set_into_module(module, |file: &mut File| read_string(file, None));
+    volatile("read_string").set_into_module(module, |file: &mut File, count: INT| read_string(file, Some(count)));
+    volatile("read_blob").set_into_module(module, |file: &mut File| read(file, None));
+    volatile("read_blob").set_into_module(module, |file: &mut File, count: INT| read(file, Some(count)));
     let write = |file: &mut File, bytes: &[u8]| -> Result<INT, Failed> {
         file.0.borrow_mut().write_all(bytes).map_err(|e| failed("write", &e))?;
         Ok(bytes.len() as INT)

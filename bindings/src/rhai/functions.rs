@@ -36,6 +36,14 @@ fn exit(status: u32) -> Result<(), Box<EvalAltResult>> {
     Err(EvalAltResult::ErrorTerminated(Dynamic::from(Exit(status)), Position::NONE).into())
 }
 
+/// The status of a program that SIGPIPE has killed, as shells report it.
+const CLIENT_GONE: u32 = 128 + 13;
+
+/// What ends a script whose answer nobody reads.
+pub(super) fn client_gone() -> Dynamic {
+    Dynamic::from(Exit(CLIENT_GONE))
+}
+
 /// The exit status, when it was `exit` that ended a script.
 pub(super) fn exit_status(error: &EvalAltResult) -> Option<u32> {
     match error.unwrap_inner() {

@@ -19,16 +19,21 @@
 
 mod accept;
 mod application;
+mod bounded;
 mod context;
 mod engine;
 mod error;
 mod files;
 mod functions;
+mod memory;
+mod module;
 mod modules;
 mod plain;
 mod repl;
 mod stdio;
+mod timeout;
 mod web;
 
 pub use engine::Engine;
+pub use memory::Allocator;
 pub use plain::{run as run_plain, version};

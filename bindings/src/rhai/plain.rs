@@ -11,7 +11,6 @@ use rhai::Scope;
 use super::context;
 use super::engine::Engine;
 use super::repl;
-use super::stdio::write_error;
 
 /// The version of Rhai.
 pub fn version() -> String {
@@ -26,24 +25,28 @@ pub fn version() -> String {
 pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     let mut engine = Engine::new(setup.clone())?;
     let interactive = !setup.is_cgi && std::io::stdout().is_terminal();
+    context::with(|context| {
+        context.interactive.set(interactive);
+        context.is_plain.set(!setup.is_cgi);
+    });
     let codes = codes(&setup.own);
     if !codes.is_empty() {
         // As in other interpreters, the scripts of several options see one another's variables.
         if let Some(script) = &setup.script {
             context::with(|context| context.arguments.borrow_mut().insert(0, script.clone()));
         }
-        return Ok(run_text(&engine, &codes.join(OsStr::new("\n")), "-e", interactive));
+        return Ok(run_text(&mut engine, &codes.join(OsStr::new("\n")), "-e"));
     }
     match &setup.script {
         Some(script) if script != "-" => {
             let path = std::path::absolute(script)?;
-            Ok(engine.answer_once(&path, cgi::request(), interactive))
+            Ok(engine.answer_once(&path, cgi::request()))
         }
         None if std::io::stdin().is_terminal() => repl::run(&engine),
         _ => {
             let mut text = Vec::new();
             std::io::stdin().read_to_end(&mut text)?;
-            Ok(run_text(&engine, &OsString::from_vec(text), "stdin", interactive))
+            Ok(run_text(&mut engine, &OsString::from_vec(text), "stdin"))
         }
     }
 }
@@ -61,22 +64,17 @@ fn codes(own: &[OsString]) -> Vec<OsString> {
     codes
 }
 
-fn run_text(engine: &Engine, text: &OsStr, name: &str, interactive: bool) -> u8 {
-    context::with(|context| {
-        context.interactive.set(true);
-        context.begin(cgi::request());
-        context.interactive.set(interactive);
-    });
+fn run_text(engine: &mut Engine, text: &OsStr, name: &str) -> u8 {
+    context::with(|context| context.begin(cgi::request()));
     engine.enter_directory();
-    let compiled = engine.compile(Path::new(name), text.to_string_lossy().into_owned());
-    let (status, said) = match compiled {
-        Ok(script) => engine.run(&script, &mut Scope::new()),
-        Err(e) => (1, Some(e.describe())),
-    };
-    write_error(&said.unwrap_or_default());
+    let (status, _) =
+        engine.within_limits(|engine| match engine.compile(Path::new(name), text.to_string_lossy().into_owned()) {
+            Ok(script) => engine.run(&script, &mut Scope::new()),
+            Err(e) => (1, Some(e.describe())),
+        });
     // Code on a command line owes nobody an answer.
     context::with(|context| {
-        context.interactive.set(true);
+        context.is_plain.set(true);
         context.finish(status, false, "");
     });
     status as u8

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use rhai::{Array, Blob, Dynamic, Engine, EvalAltResult, INT, ImmutableString, Position};
 
-use super::context;
+use super::{context, memory};
 
 /// The request body, as `stdin`.
 #[derive(Clone, Copy, Debug)]
@@ -29,14 +29,17 @@ pub(super) fn text_or_blob(bytes: Vec<u8>) -> Dynamic {
     }
 }
 
-/// Writes to the answer.
+/// Writes to the answer. When nobody reads it, a script that does not loop ends.
 pub(super) fn write(bytes: &[u8]) -> Result<(), Failed> {
     context::with(|context| {
         let written = context.request(|request| {
             request.stdout().write_all(bytes)?;
             if context.interactive.get() { request.stdout().flush() } else { Ok(()) }
         });
-        written.unwrap_or(Ok(())).map_err(|e| failed(&e))
+        written.unwrap_or(Ok(())).map_err(|e| {
+            context.gone.set(!context.accepted.get());
+            failed(&e)
+        })
     })
 }
 
@@ -47,7 +50,7 @@ pub(super) fn write_error(text: &str) {
 }
 
 /// The next bytes of the body: at most so many, or up to the end of a line, or all.
-fn read(until: &Until) -> io::Result<Vec<u8>> {
+fn read(until: &Until) -> Result<Vec<u8>, Failed> {
     context::with(|context| {
         let unread = &mut *context.unread.borrow_mut();
         let mut searched = 0;
@@ -62,14 +65,32 @@ fn read(until: &Until) -> io::Result<Vec<u8>> {
                 return Ok(std::mem::replace(unread, rest));
             }
             searched = unread.len();
-            unread.resize(searched + PIECE, 0);
-            let came = context.request(|request| request.stdin().read(&mut unread[searched..])).unwrap_or(Ok(0));
-            unread.truncate(searched + *came.as_ref().unwrap_or(&0));
-            if came? == 0 {
+            if context.request(|request| read_piece(&mut request.stdin(), unread)).unwrap_or(Ok(0))? == 0 {
                 return Ok(std::mem::take(unread));
             }
         }
     })
+}
+
+/// Reads what there is behind the bytes that have been read; gives how many came.
+fn read_piece(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Result<usize, Failed> {
+    let length = bytes.len();
+    // The vector may become twice as large.
+    memory::want(length.max(PIECE))?;
+    bytes.resize(length + PIECE, 0);
+    let came = stream.read(&mut bytes[length..]);
+    bytes.truncate(length + *came.as_ref().unwrap_or(&0));
+    came.map_err(|e| failed(&e))
+}
+
+/// All of the file that a Filter transforms.
+pub(super) fn read_data() -> Result<Vec<u8>, Failed> {
+    let mut bytes = Vec::new();
+    let mut read = || {
+        context::with(|context| context.request(|request| read_piece(&mut request.data(), &mut bytes))).unwrap_or(Ok(0))
+    };
+    while read()? > 0 {}
+    Ok(bytes)
 }
 
 enum Until {
@@ -79,12 +100,12 @@ enum Until {
 }
 
 /// All that is left of the body.
-pub(super) fn read_all() -> io::Result<Vec<u8>> {
+pub(super) fn read_all() -> Result<Vec<u8>, Failed> {
     read(&Until::End)
 }
 
 fn line() -> Result<Dynamic, Failed> {
-    let mut line = read(&Until::Line).map_err(|e| failed(&e))?;
+    let mut line = read(&Until::Line)?;
     if line.is_empty() {
         return Ok(Dynamic::UNIT);
     }
@@ -101,6 +122,7 @@ fn lines() -> Result<Array, Failed> {
     let mut lines = Array::new();
     loop {
         let line = line()?;
+        memory::want(0)?;
         if line.is_unit() {
             return Ok(lines);
         }
@@ -111,7 +133,7 @@ fn lines() -> Result<Array, Failed> {
 /// Adds the functions of this file.
 pub(super) fn add_to(engine: &mut Engine) {
     engine.on_print(|text| {
-        // Who has gone hears nothing; the script goes on, as it does when it writes to a closed socket.
+        // Rhai's own function has no errors.
         let _ = write(&[text.as_bytes(), b"\n"].concat());
     });
     engine.on_debug(|text, source, position| {
@@ -130,11 +152,9 @@ pub(super) fn add_to(engine: &mut Engine) {
         context::with(|context| context.request(|request| request.stdout().flush()).unwrap_or(Ok(())))
             .map_err(|e| failed(&e))
     });
-    engine.register_fn("read", |_: Stdin| read_all().map(text_or_blob).map_err(|e| failed(&e)));
-    engine.register_fn("read_blob", |_: Stdin| read_all().map_err(|e| failed(&e)));
-    engine.register_fn("read_blob", |_: Stdin, count: INT| {
-        read(&Until::Count(usize::try_from(count).unwrap_or(0))).map_err(|e| failed(&e))
-    });
+    engine.register_fn("read", |_: Stdin| read_all().map(text_or_blob));
+    engine.register_fn("read_blob", |_: Stdin| read_all());
+    engine.register_fn("read_blob", |_: Stdin, count: INT| read(&Until::Count(usize::try_from(count).unwrap_or(0))));
     engine.register_fn("read_line", |_: Stdin| line());
     engine.register_fn("lines", |_: Stdin| lines());
 }

@@ -1,16 +1,24 @@
 //! What a page needs: query, forms, cookies, escaping, JSON, base64.
 
 use std::convert::Infallible;
+use std::io::Write;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures_util::stream;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use rhai::{Array, Blob, Dynamic, Engine, EvalAltResult, Map};
+use rhai::{Array, Blob, Dynamic, Engine, EvalAltResult, FuncRegistration, ImmutableString, Map};
 
+use super::bounded::Bounded;
 use super::context;
 use super::functions::variable;
-use super::stdio::{failed, read_all, text_or_blob};
+use super::memory::want;
+use super::stdio::{read_all, text_or_blob};
+
+type Failed = Box<EvalAltResult>;
+
+/// What a value within others takes, at most, besides its text.
+const VALUE: usize = 96;
 
 /// A variable's text; empty when it is not set.
 fn text(name: &str) -> String {
@@ -47,11 +55,11 @@ pub(super) fn cookies() -> Map {
 }
 
 /// The form in the body, by the names of its fields: texts, and for files maps of `filename`, `content_type` and `data`.
-pub(super) fn form() -> Result<Map, Box<EvalAltResult>> {
+pub(super) fn form() -> Result<Map, Failed> {
     if let Some(form) = context::with(|context| context.form.borrow().clone()) {
         return Ok(form);
     }
-    let body = read_all().map_err(|e| failed(&e))?;
+    let body = read_all()?;
     let kind = text("CONTENT_TYPE");
     let form = match multer::parse_boundary(&kind) {
         Ok(boundary) => multipart(body, boundary)?,
@@ -61,7 +69,7 @@ pub(super) fn form() -> Result<Map, Box<EvalAltResult>> {
     Ok(form)
 }
 
-fn multipart(body: Vec<u8>, boundary: String) -> Result<Map, Box<EvalAltResult>> {
+fn multipart(body: Vec<u8>, boundary: String) -> Result<Map, Failed> {
     let whole = stream::iter([Ok::<_, Infallible>(body)]);
     let read = async {
         let mut form = multer::Multipart::new(whole, boundary);
@@ -91,17 +99,33 @@ fn multipart(body: Vec<u8>, boundary: String) -> Result<Map, Box<EvalAltResult>>
     futures_executor::block_on(read).map_err(|e| format!("the form cannot be read: {e}").into())
 }
 
-fn html_escape(text: &str) -> String {
-    html_escape::encode_quoted_attribute(text).into_owned()
+fn html_escape(text: &str) -> Result<ImmutableString, Failed> {
+    let mut out = Bounded::new();
+    Bounded::text(html_escape::encode_quoted_attribute_to_writer(text, &mut out).map(|()| out))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "Rhai's functions take values")]
-fn to_json(value: Dynamic) -> Result<String, Box<EvalAltResult>> {
-    serde_json::to_string(&value).map_err(|e| e.to_string().into())
+fn url_encode(text: &str) -> Result<ImmutableString, Failed> {
+    let mut out = Bounded::new();
+    Bounded::text(write!(out, "{}", utf8_percent_encode(text, NON_ALPHANUMERIC)).map(|()| out))
+}
+
+fn base64_encode(bytes: &[u8]) -> Result<String, Failed> {
+    want(bytes.len() / 3 * 4 + 4)?;
+    Ok(BASE64_STANDARD.encode(bytes))
+}
+
+fn to_json(value: &Dynamic) -> Result<ImmutableString, Failed> {
+    let mut out = Bounded::new();
+    match serde_json::to_writer(&mut out, value) {
+        Err(e) if !e.is_io() => Err(e.to_string().into()),
+        written => Bounded::text(written.map(|()| out)),
+    }
 }
 
 /// Any value, not only an object; and what is wrong can be caught, as it cannot be with Rhai's own function of this name.
-fn parse_json(text: &str) -> Result<Dynamic, Box<EvalAltResult>> {
+fn parse_json(text: &str) -> Result<Dynamic, Failed> {
+    let values = text.bytes().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count();
+    want(values.saturating_mul(VALUE).saturating_add(text.len()))?;
     serde_json::from_str(text).map_err(|e| format!("this is no JSON: {e}").into())
 }
 
@@ -112,13 +136,20 @@ pub(super) fn add_to(engine: &mut Engine) {
     engine.register_fn("cookies", cookies);
     engine.register_fn("form", form);
     engine.register_fn("html_escape", html_escape);
-    engine.register_fn("url_encode", |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string());
+    engine.register_fn("url_encode", url_encode);
     engine.register_fn("url_decode", |text: &str| text_or_blob(percent_decode_str(text).collect()));
-    engine.register_fn("to_json", to_json);
+    engine.register_fn("to_json", |value: Dynamic| to_json(&value));
+    // Rhai's own is for maps only, and cannot show all values.
+    FuncRegistration::new("to_json").with_purity(true).register_into_engine(engine, |map: &mut Map| {
+        let value = Dynamic::from_map(std::mem::take(map));
+        let text = to_json(&value);
+        *map = value.cast();
+        text
+    });
     engine.register_fn("parse_json", parse_json);
-    engine.register_fn("base64_encode", |text: &str| BASE64_STANDARD.encode(text));
-    engine.register_fn("base64_encode", |bytes: Blob| BASE64_STANDARD.encode(bytes));
+    engine.register_fn("base64_encode", |text: &str| base64_encode(text.as_bytes()));
+    engine.register_fn("base64_encode", |bytes: Blob| base64_encode(&bytes));
     engine.register_fn("base64_decode", |text: &str| {
-        BASE64_STANDARD.decode(text).map_err(|e| Box::<EvalAltResult>::from(e.to_string()))
+        BASE64_STANDARD.decode(text).map_err(|e| Failed::from(e.to_string()))
     });
 }

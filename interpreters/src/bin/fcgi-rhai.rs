@@ -4,6 +4,10 @@
 use fcgi::rhai;
 use fcgi_interpreters::{Language, LanguageOption, OwnOptions};
 
+/// It bounds what a script takes (`--memory-limit`).
+#[global_allocator]
+static ALLOCATOR: rhai::Allocator = rhai::Allocator;
+
 fn main() -> std::process::ExitCode {
     fcgi_interpreters::main(&Language {
         program: "fcgi-rhai",
