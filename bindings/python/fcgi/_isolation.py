@@ -215,6 +215,7 @@ class Isolation:
         for name in list(self.modules.known):
             self.modules.learn(name, modules[name])
         self.sys_snapshot = [_fcgi.Snapshot(sys.__dict__, changing)]
+        self.put = self.sys_snapshot[0].put
         self.snapshots = [*self.sys_snapshot, _fcgi.Snapshot(builtins.__dict__, {"_"})]
 
     def on_move(self, *_):

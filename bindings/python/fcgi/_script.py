@@ -12,6 +12,7 @@ from fcgi._modules import CHANGERS, Uses, names_of
 from fcgi._streams import Streams
 
 Module = type(sys)
+new = Module.__new__
 modules = sys.modules
 # The names of code that is not known: it may change anything.
 EVERYTHING = Uses(CHANGERS)
@@ -47,13 +48,13 @@ class Script:
         if known is None:
             known = self.paths[path] = self.know(path)
         where, folder, names = known
-        main = Module("__main__")
+        main = modules["__main__"] = new(Module)
         globals = self.globals = main.__dict__
+        # Of all names at once, an empty dictionary becomes a copy.
         globals.update(names)
         if self.annotations:
             globals["__annotations__"] = {}
-        modules["__main__"] = main
-        sys.argv = [path, *self.arguments]
+        self.isolation.put("argv", [path, *self.arguments])
         self.isolation.enter(where, folder, environment)
         self.streams.open(environment, has_body)
         return Context().run, globals
@@ -61,7 +62,11 @@ class Script:
     def know(self, path):
         """The directory that a script runs in, the one that it imports from, what its module begins with."""
         real = os.path.join(os.path.dirname(path), os.readlink(path)) if os.path.islink(path) else path
-        names = {**self.main, "__loader__": SourceFileLoader("__main__", path), "__file__": path}
+        # In the order in which `python3` has them.
+        names = {name: None for name in ("__name__", "__doc__", "__package__", "__loader__", "__spec__")}
+        if self.annotations:
+            names["__annotations__"] = None
+        names.update(self.main, __loader__=SourceFileLoader("__main__", path), __file__=path)
         if sys.version_info < (3, 15):
             names["__cached__"] = None
         return os.path.dirname(path) or ".", os.path.realpath(os.path.dirname(real)), names

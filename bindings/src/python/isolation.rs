@@ -10,12 +10,19 @@ use pyo3::types::{PyDict, PyInt, PyList, PyModule, PyString};
 
 use super::ffi;
 
-/// How a dictionary was: its keys with their values, compared by identity. Comparing costs nanoseconds a key.
+/// How a dictionary was: its keys with their values, compared by identity. Comparing costs nanoseconds a key, and next to nothing
+/// while CPython says that the dictionary is still what it was when it was compared last.
 #[pyclass(frozen, module = "fcgi._fcgi")]
 pub(super) struct Snapshot {
     dict: Py<PyDict>,
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
     /// Values that may change are not kept.
-    entries: Mutex<Vec<Entry>>,
+    entries: Vec<Entry>,
+    /// The dictionary's tag when it was found to be as it should.
+    tag: Option<u64>,
 }
 
 type Entry = (Py<PyAny>, Option<Py<PyAny>>);
@@ -60,17 +67,42 @@ impl Snapshot {
             let may_change = key.cast::<PyString>().is_ok_and(|k| but.contains(&*k.to_string_lossy()));
             (key.unbind(), (!may_change).then(|| value.unbind()))
         });
-        Self { entries: Mutex::new(entries.collect()), dict: dict.clone().unbind() }
+        let kept = Kept { entries: entries.collect(), tag: ffi::tag(dict) };
+        Self { kept: Mutex::new(kept), dict: dict.clone().unbind() }
+    }
+
+    /// Sets one of the values that may change, which is no reason to compare.
+    fn put(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let dict = self.dict.bind(py);
+        let is_known = kept.tag.is_some() && kept.tag == ffi::tag(dict);
+        // Nothing else happens meanwhile: what is replaced is still held.
+        let former = dict.get_item(key)?;
+        dict.set_item(key, value)?;
+        if is_known {
+            kept.tag = ffi::tag(dict);
+        }
+        drop(kept);
+        drop(former);
+        Ok(())
     }
 
     /// Puts the dictionary back; gives the names of what was changed. Modules that have come stay: a package has those
     /// inside it that are loaded later.
     fn restore(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = Vec::new();
         let dict = self.dict.bind(py);
-        match self.compare(py, &entries) {
-            Difference::None => return Ok(changed),
+        let now = ffi::tag(dict);
+        if now.is_some() && now == kept.tag {
+            return Ok(changed);
+        }
+        let Kept { entries, tag } = &mut *kept;
+        match self.compare(py, entries) {
+            Difference::None => {
+                *tag = now;
+                return Ok(changed);
+            }
             Difference::More(keys) => {
                 for key in keys {
                     let Some(value) = dict.get_item(&key)? else { continue };
@@ -86,7 +118,7 @@ impl Snapshot {
             Difference::Other => {}
         }
         let known = PyDict::new(py);
-        for (key, value) in &*entries {
+        for (key, value) in entries.iter() {
             let key = key.bind(py);
             known.set_item(key, py.None())?;
             let now = dict.get_item(key)?;
@@ -104,10 +136,10 @@ impl Snapshot {
             }
         }
         // The order may be another one now, and there may be more modules.
-        let mut kept: HashMap<usize, Option<Py<PyAny>>> =
+        let mut former: HashMap<usize, Option<Py<PyAny>>> =
             entries.drain(..).map(|(key, value)| (key.as_ptr() as usize, value)).collect();
         entries.extend(dict.iter().map(|(key, value)| {
-            let value = kept.remove(&(key.as_ptr() as usize)).unwrap_or_else(|| Some(value.unbind()));
+            let value = former.remove(&(key.as_ptr() as usize)).unwrap_or_else(|| Some(value.unbind()));
             (key.unbind(), value)
         }));
         Ok(changed)

@@ -1,0 +1,247 @@
+//! The process's environment as requests find it: Python's `os.environ`, and the C library's `environ`.
+//!
+//! Most requests have the variables of the one before them, and many of its values. So what was made for the last one is
+//! kept as it was given, and only what differs is made anew.
+
+use std::collections::HashSet;
+use std::ffi::{OsString, c_char};
+use std::os::unix::ffi::OsStringExt;
+use std::sync::{Mutex, PoisonError};
+
+use fcgi_core::Params;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+unsafe extern "C" {
+    static mut environ: *const *const c_char;
+}
+
+/// The process's environment, and that of the request that runs, which is overlaid by its variables.
+#[pyclass(frozen, module = "fcgi._fcgi")]
+pub(in crate::python) struct Environment {
+    base: Vec<(Vec<u8>, Vec<u8>)>,
+    base_names: HashSet<Vec<u8>>,
+    base_dict: Py<PyDict>,
+    /// The C library has the request's environment, too: only one request runs at a time.
+    is_process: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Names and values of the last request.
+    pairs: Vec<Pair>,
+    /// Its environment as it was before its script ran.
+    last: Option<Py<PyDict>>,
+    block: Block,
+    /// Another thread may still look something up in it.
+    previous: Block,
+    /// Whose environment the block is.
+    owner: Owner,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum Owner {
+    #[default]
+    Nobody,
+    /// The last request's.
+    Request,
+    /// An application's, by the address of its dictionary.
+    Application(usize),
+}
+
+struct Pair {
+    name: Vec<u8>,
+    key: Py<PyBytes>,
+    value: Vec<u8>,
+    bytes: Py<PyBytes>,
+}
+
+/// What `environ` points to.
+#[derive(Default)]
+struct Block {
+    text: Vec<u8>,
+    pointers: Vec<*const c_char>,
+    /// The pointers as they were made: the C library changes those that it is given.
+    made: Vec<*const c_char>,
+}
+
+// SAFETY: the pointers point into the block's own text.
+unsafe impl Send for Block {}
+
+impl Block {
+    /// Makes it one of these variables.
+    fn fill<'a>(&mut self, variables: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
+        self.text.clear();
+        let mut starts = Vec::with_capacity(self.made.len());
+        for (name, value) in variables {
+            starts.push(self.text.len());
+            self.text.extend_from_slice(name);
+            self.text.push(b'=');
+            self.text.extend_from_slice(value);
+            self.text.push(0);
+        }
+        self.made.clear();
+        self.made.extend(starts.iter().map(|start| self.text[*start..].as_ptr().cast::<c_char>()));
+        self.made.push(std::ptr::null());
+        self.pointers.clone_from(&self.made);
+    }
+
+    /// Makes it the environment of the C library.
+    fn give(&mut self) {
+        if self.pointers != self.made {
+            self.pointers.clone_from(&self.made);
+        }
+        // SAFETY: the block lives as long as the environment that it is of, and until the next but one takes its place.
+        unsafe { environ = self.pointers.as_ptr() };
+    }
+}
+
+/// What can be in an environment.
+fn fits(name: &[u8], value: &[u8]) -> bool {
+    !name.is_empty() && !name.contains(&b'=') && !name.contains(&0) && !value.contains(&0)
+}
+
+impl State {
+    /// Takes over the values of a request; false when its variables have other names than those of the last one.
+    fn update(&mut self, py: Python<'_>, params: &Params) -> PyResult<bool> {
+        let Some(last) = &self.last else { return Ok(false) };
+        if params.len() != self.pairs.len() {
+            return Ok(false);
+        }
+        for ((name, value), pair) in params.iter().zip(&mut self.pairs) {
+            if pair.name != name {
+                return Ok(false);
+            }
+            if pair.value != value {
+                if value.contains(&0) {
+                    return Ok(false);
+                }
+                self.owner = Owner::Nobody;
+                let bytes = PyBytes::new(py, value).unbind();
+                last.bind(py).set_item(&pair.key, &bytes)?;
+                pair.bytes = bytes;
+                pair.value.clear();
+                pair.value.extend_from_slice(value);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes over the variables of a request, of which those that the last one had, too, keep their objects.
+    fn renew(&mut self, py: Python<'_>, base: &Bound<'_, PyDict>, params: &Params) -> PyResult<()> {
+        // What goes wrong on the way must not be taken for whole.
+        (self.last, self.owner) = (None, Owner::Nobody);
+        let last = base.copy()?;
+        let mut former = std::mem::take(&mut self.pairs).into_iter();
+        for (name, value) in params.iter().filter(|(name, value)| fits(name, value)) {
+            let (key, former) = match former.next().filter(|pair| pair.name == name) {
+                Some(pair) => (pair.key, (pair.value == value).then_some(pair.bytes)),
+                None => (PyBytes::new(py, name).unbind(), None),
+            };
+            let bytes = former.unwrap_or_else(|| PyBytes::new(py, value).unbind());
+            last.set_item(&key, &bytes)?;
+            self.pairs.push(Pair { name: name.to_vec(), key, value: value.to_vec(), bytes });
+        }
+        self.last = Some(last.unbind());
+        Ok(())
+    }
+}
+
+impl Environment {
+    /// The environment as the process has it now.
+    pub(in crate::python) fn new(py: Python<'_>, is_process: bool) -> PyResult<Self> {
+        let bytes = |text: OsString| text.into_vec();
+        let base: Vec<_> = std::env::vars_os().map(|(name, value)| (bytes(name), bytes(value))).collect();
+        let base_dict = PyDict::new(py);
+        for (name, value) in &base {
+            base_dict.set_item(PyBytes::new(py, name), PyBytes::new(py, value))?;
+        }
+        let base_names = base.iter().map(|(name, _)| name.clone()).collect();
+        Ok(Self { base, base_names, base_dict: base_dict.unbind(), is_process, state: Mutex::default() })
+    }
+
+    /// Makes a request's environment that of the process; gives it as Python keeps it.
+    pub(in crate::python) fn enter<'py>(&self, py: Python<'py>, params: &Params) -> PyResult<Bound<'py, PyDict>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.update(py, params)? {
+            state.renew(py, self.base_dict.bind(py), params)?;
+        }
+        if self.is_process {
+            let State { pairs, block, previous, owner, .. } = &mut *state;
+            if *owner != Owner::Request {
+                std::mem::swap(block, previous);
+                // Those of the process that the request does not have.
+                let overlaid = pairs.iter().any(|pair| self.base_names.contains(&pair.name));
+                let base = self.base.iter().filter(|(name, _)| !overlaid || params.get(name).is_none());
+                let base = base.map(|(name, value)| (&**name, &**value));
+                block.fill(base.chain(pairs.iter().map(|pair| (&*pair.name, &*pair.value))));
+                *owner = Owner::Request;
+            }
+            block.give();
+        }
+        let last = state.last.as_ref().unwrap_or(&self.base_dict);
+        last.bind(py).copy()
+    }
+
+    /// What an application keeps of the environment that its script ran in: all but the request's variables. What the script
+    /// has set stays, such as where the settings are.
+    pub(in crate::python) fn of_application(
+        &self,
+        py: Python<'_>,
+        current: &Bound<'_, PyDict>,
+    ) -> PyResult<Py<PyDict>> {
+        let kept = current.copy()?;
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for Pair { name, key, bytes, .. } in &state.pairs {
+            // Who sets a variable sets another object.
+            if kept.get_item(key)?.is_some_and(|now| now.is(bytes)) {
+                match self
+                    .base_names
+                    .contains(name)
+                    .then(|| self.base_dict.bind(py).get_item(key))
+                    .transpose()?
+                    .flatten()
+                {
+                    Some(own) => kept.set_item(key, own)?,
+                    None => kept.del_item(key)?,
+                }
+            }
+        }
+        Ok(kept.unbind())
+    }
+
+    /// Makes an application's environment that of the process, unless it is.
+    pub(in crate::python) fn enter_application(&self, py: Python<'_>, dict: &Py<PyDict>) -> PyResult<()> {
+        if !self.is_process {
+            return Ok(());
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { block, previous, owner, .. } = &mut *state;
+        let address = dict.as_ptr() as usize;
+        if *owner == Owner::Application(address) {
+            return Ok(());
+        }
+        let pairs: Vec<(Bound<'_, PyBytes>, Bound<'_, PyBytes>)> = dict
+            .bind(py)
+            .iter()
+            .map(|(name, value)| Ok((name.cast_into()?, value.cast_into()?)))
+            .collect::<PyResult<_>>()?;
+        std::mem::swap(block, previous);
+        let pairs = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        block.fill(pairs.filter(|(name, value)| fits(name, value)));
+        block.give();
+        *owner = Owner::Application(address);
+        Ok(())
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        // `environ` goes on pointing there, and so does what the C library has copied of it: at the end of the process, it is
+        // asked once more.
+        let State { block, previous, .. } =
+            std::mem::take(self.state.get_mut().unwrap_or_else(PoisonError::into_inner));
+        std::mem::forget((block, previous));
+    }
+}
