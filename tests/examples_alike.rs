@@ -114,8 +114,8 @@ fn check(name: &str, port: u16) {
         _ => {
             let first = ask(port, "GET /", "", b"");
             assert_eq!((first.status, &*first.body), (200, "Visit 1\n"));
-            let at = first.head.find("session=").expect("a cookie");
-            let cookie = first.head[at..].split(';').next().unwrap();
+            let at = first.beginning.find("session=").expect("a cookie");
+            let cookie = first.beginning[at..].split(';').next().unwrap();
             for visit in 2..=4 {
                 let next = ask(port, "GET /", &format!("Cookie: a=b; {cookie}\r\n"), b"");
                 assert_eq!(next.body, format!("Visit {visit}\n"));

@@ -24,6 +24,7 @@
 //! * `python_requests`: requests as objects, in all roles; launchers made for flup
 //! * `python_wsgi`: what PEP 3333 asks of a server
 //! * `rhai`: scripts, loops and applications in Rhai; its sandbox; its command line
+//! * `rhai_documentation`: the examples of `docs/rhai.md` do what the page says
 //! * `rhai_limits`: scripts in Rhai that want too much time, memory or files are ended while others are served
 //! * `http`: the built-in front
 //! * `command`: the client `fcgi`, asking and showing
@@ -74,6 +75,8 @@ mod python_threads;
 mod python_wsgi;
 #[cfg(feature = "rhai")]
 mod rhai;
+#[cfg(feature = "rhai")]
+mod rhai_documentation;
 #[cfg(feature = "rhai")]
 mod rhai_limits;
 mod scripts_by_name;

@@ -273,6 +273,45 @@ for text in ["{", "", "nonsense"] { try { parse_json(text); print("taken"); } ca
     assert_eq!(said, format!("3.5\ntrue\n{json}\n7\n{wrong}"), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// What is given to the functions of a page is checked.
+#[test]
+fn what_is_wrong_is_said() {
+    for (code, why) in [
+        ("set_cookie(\"a b\", \"c\")", "no name of a cookie"),
+        ("set_cookie(\"\", \"c\")", "no name of a cookie"),
+        ("set_cookie(\"a\", \"c\", #{ path: \"/; Secure\" })", "a cookie's path cannot be /; Secure"),
+        ("set_cookie(\"a\", \"c\", #{ domain: \"x\\r\\nX: y\" })", "a cookie's domain cannot be"),
+        ("set_cookie(\"a\", \"c\", #{ max_age: \"long\" })", "a cookie's max_age cannot be long"),
+        ("set_cookie(\"a\", \"c\", #{ expires: 1e300 })", "a cookie's expires cannot be"),
+        ("set_cookie(\"a\", \"c\", #{ same_site: \"lax\" })", "same_site is"),
+        ("respond(redirect(\"/x\", 200))", "a redirection's status"),
+        ("respond(redirect(\"/x\\r\\nX: y\"))", "a header has no line ends"),
+        ("format_time(\"now\", \"%H\")", "a time is a number of seconds, and no string"),
+        ("format_time(1e300, \"%H\")", "Runtime error"),
+        ("format_time(0, \"%Q%\")", "Runtime error"),
+        ("let f = \"\"; f.pad(5000, \"%H\"); format_time(0, f)", "4096 bytes"),
+        ("format_time(0, \"%H\", \"../../etc/passwd\")", "Runtime error"),
+        ("parse_time(\"2023-02-30T00:00:00Z\")", "Runtime error"),
+        ("parse_time(\"12:00\", \"%H:%M\")", "Runtime error"),
+        ("base64_decode(\"*\")", "Runtime error"),
+    ] {
+        let output = Command::new(FCGI_RHAI).args(["-e", code]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(why) && output.status.code() == Some(1), "{code}: {said}");
+        assert!(output.stdout.is_empty(), "{code}");
+    }
+    let code = "print(set_cookie(\"a\", \"b;\\r\\nX: y\", #{ same_site: \"None\", max_age: 0, expires: 0 }));";
+    let output = Command::new(FCGI_RHAI).args(["-e", code]).env("HTTPS", "on").output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let cookie = "Set-Cookie: a=b%3B%0D%0AX%3A%20y; HttpOnly; SameSite=None; Secure; Path=/; Max-Age=0; \
+                  Expires=Thu, 01 Jan 1970 00:00:00 GMT\n";
+    assert_eq!(said, cookie);
+    let zone =
+        "print(format_time(1700000000, \"%H:%M %Z\", \"local\")); print(time_parts(1700000000, \"local\").offset)";
+    let output = Command::new(FCGI_RHAI).args(["-e", zone]).env("TZ", "XYZ-2").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "00:13 XYZ\n7200\n");
+}
+
 #[test]
 fn files_of_a_directory_and_no_others() {
     let directory = Directory::new();

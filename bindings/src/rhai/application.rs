@@ -1,34 +1,34 @@
 //! Scripts with a function `handle(request)`: what it returns is the answer. A string is a page of HTML, a blob bytes, a map has
 //! `status` (a number, or a text such as "404 Not Found"), `headers` (a map; a value may be an array) and `body`.
 
-use rhai::{Array, Blob, Dynamic, Engine, EvalAltResult, ImmutableString, Map, Position, Scope};
+use rhai::{Array, Blob, Dynamic, Engine, INT, ImmutableString, Map, Scope};
 
 use super::engine::Compiled;
+use super::error::{Failed, failed};
+use super::forms;
 use super::functions::{variable, variables};
 use super::memory::want;
 use super::stdio::{self, text_or_blob};
-use super::web;
 
 /// What `handle` is given.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked;
 
-type Failed = Box<EvalAltResult>;
-
 /// Lets a script's function answer.
 pub(super) fn answer(engine: &Engine, script: &Compiled, scope: &mut Scope<'static>) -> Result<(), Failed> {
     let answer: Dynamic = engine.call_fn(scope, &script.ast, "handle", (Asked,))?;
-    write(answer)
+    respond(answer)
 }
 
-fn write(answer: Dynamic) -> Result<(), Failed> {
+/// Writes an answer.
+fn respond(answer: Dynamic) -> Result<(), Failed> {
     let (mut status, mut headers, body) = if answer.is_map() {
         let mut map = answer.cast::<Map>();
         let headers = map.remove("headers").unwrap_or_else(|| Map::new().into());
-        let headers = headers.try_cast_result::<Map>().map_err(|_| wrong("headers must be a map"))?;
+        let headers = headers.try_cast_result::<Map>().map_err(|_| failed("headers must be a map"))?;
         let (status, body) = (map.remove("status"), map.remove("body"));
         if let Some(name) = map.keys().next() {
-            return Err(wrong(&format!("an answer has status, headers and body, and no '{name}'")));
+            return Err(failed(format!("an answer has status, headers and body, and no '{name}'")));
         }
         (status.map(|status| status.to_string()), headers, body.unwrap_or(Dynamic::UNIT))
     } else {
@@ -58,9 +58,20 @@ fn write(answer: Dynamic) -> Result<(), Failed> {
     stdio::write(&pieces)
 }
 
+/// An answer that sends the client elsewhere.
+fn redirect(to: &str, status: INT) -> Result<Map, Failed> {
+    if !(300..=399).contains(&status) {
+        return Err(failed("a redirection's status is 301, 302, 303, 307 or 308"));
+    }
+    Ok(Map::from([
+        ("status".into(), status.into()),
+        ("headers".into(), Map::from([("Location".into(), to.into())]).into()),
+    ]))
+}
+
 /// Text that may stand in a header.
 fn field(text: &str) -> Result<&str, Failed> {
-    if text.contains(['\r', '\n', '\0']) { Err(wrong("a header has no line ends")) } else { Ok(text) }
+    if text.contains(['\r', '\n', '\0']) { Err(failed("a header has no line ends")) } else { Ok(text) }
 }
 
 fn gather(body: Dynamic, pieces: &mut Vec<u8>, is_text: &mut bool) -> Result<(), Failed> {
@@ -74,7 +85,7 @@ fn gather(body: Dynamic, pieces: &mut Vec<u8>, is_text: &mut bool) -> Result<(),
             gather(part, pieces, is_text)?;
         }
     } else if !body.is_unit() {
-        return Err(wrong(&format!("handle returns a string, a blob or a map, and no {}", body.type_name())));
+        return Err(failed(format!("handle returns a string, a blob or a map, and no {}", body.type_name())));
     }
     Ok(())
 }
@@ -84,11 +95,6 @@ fn add(pieces: &mut Vec<u8>, piece: &[u8]) -> Result<(), Failed> {
     want(pieces.len() + piece.len())?;
     pieces.extend_from_slice(piece);
     Ok(())
-}
-
-#[expect(clippy::unnecessary_box_returns, reason = "it is how Rhai wants its errors")]
-fn wrong(what: &str) -> Failed {
-    EvalAltResult::ErrorRuntime(what.into(), Position::NONE).into()
 }
 
 /// The headers of the request, by their names in small letters.
@@ -103,6 +109,9 @@ fn headers() -> Map {
 
 /// Adds the properties of what `handle` is given.
 pub(super) fn add_to(engine: &mut Engine) {
+    engine.register_fn("respond", respond);
+    engine.register_fn("redirect", |to: &str| redirect(to, 302));
+    engine.register_fn("redirect", redirect);
     engine.register_type_with_name::<Asked>("Request");
     for (property, name) in [("method", "REQUEST_METHOD"), ("path_info", "PATH_INFO"), ("script_name", "SCRIPT_NAME")] {
         engine.register_get(property, move |_: &mut Asked| variable(name));
@@ -113,9 +122,11 @@ pub(super) fn add_to(engine: &mut Engine) {
     });
     engine.register_get("params", |_: &mut Asked| variables());
     engine.register_get("headers", |_: &mut Asked| headers());
-    engine.register_get("query", |_: &mut Asked| web::query());
-    engine.register_get("cookies", |_: &mut Asked| web::cookies());
-    engine.register_get("form", |_: &mut Asked| web::form());
+    engine.register_get("query", |_: &mut Asked| forms::query());
+    engine.register_get("query_all", |_: &mut Asked| forms::query_all());
+    engine.register_get("cookies", |_: &mut Asked| forms::cookies());
+    engine.register_get("form", |_: &mut Asked| forms::form());
+    engine.register_get("form_all", |_: &mut Asked| forms::form_all());
     engine.register_get("body", |_: &mut Asked| stdio::read_all());
     engine.register_get("text", |_: &mut Asked| stdio::read_all().map(text_or_blob));
 }

@@ -3,11 +3,10 @@
 
 use std::io::{self, Write};
 
-use rhai::{Array, Blob, Dynamic, Engine, EvalAltResult, FnPtr, FuncRegistration, INT, ImmutableString, Map};
+use rhai::{Array, Blob, Dynamic, Engine, FnPtr, FuncRegistration, INT, ImmutableString, Map};
 
+use super::error::Failed;
 use super::memory::{room, want};
-
-type Failed = Box<EvalAltResult>;
 
 /// What an element of an array takes that is a text.
 const TEXT: usize = size_of::<Dynamic>() + 40;

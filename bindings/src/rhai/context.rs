@@ -7,6 +7,7 @@ use std::rc::Rc;
 use fcgi_core::Request;
 use fcgi_core::interpreter::Loop;
 
+use super::forms::Fields;
 use super::timeout::Timeout;
 
 #[derive(Default)]
@@ -30,7 +31,7 @@ pub(super) struct Context {
     /// Bytes of the body that were read with those before them.
     pub(super) unread: RefCell<Vec<u8>>,
     /// What a form in the body was found to be, for it can be read only once.
-    pub(super) form: RefCell<Option<rhai::Map>>,
+    pub(super) form: RefCell<Option<Fields>>,
 }
 
 thread_local! {

@@ -13,7 +13,7 @@ use rhai::{AST, Dynamic, LexError, ParseError, Scope, Token};
 use super::memory::{self, Limit};
 use super::modules::Modules;
 use super::timeout::{self, Timeout};
-use super::{application, bounded, context, error, files, functions, module, stdio, web};
+use super::{application, bounded, context, error, files, forms, functions, module, stdio, time, web};
 
 /// Functions that may be inside one another; each takes some of the thread's stack.
 const CALLS: usize = 64;
@@ -77,6 +77,8 @@ impl Engine {
         stdio::add_to(&mut rhai);
         functions::add_to(&mut rhai);
         module::add_to(&mut rhai);
+        forms::add_to(&mut rhai);
+        time::add_to(&mut rhai);
         web::add_to(&mut rhai);
         application::add_to(&mut rhai);
         timeout::add_to(&mut rhai);

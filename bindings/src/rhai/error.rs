@@ -1,6 +1,23 @@
 //! What is said of a script that failed: the place, the message, the line with a caret below it, and the calls that led there.
 
-use rhai::{EvalAltResult, ParseError, Position};
+use std::fmt::Display;
+
+use rhai::{Dynamic, EvalAltResult, ParseError, Position};
+
+/// How Rhai wants the errors of functions.
+pub(super) type Failed = Box<EvalAltResult>;
+
+/// An error that a script can catch.
+#[expect(clippy::unnecessary_box_returns, reason = "it is how Rhai wants them")]
+pub(super) fn failed(why: impl Display) -> Failed {
+    why.to_string().into()
+}
+
+/// The end of a script, which it cannot catch.
+#[expect(clippy::unnecessary_box_returns, reason = "it is how Rhai wants them")]
+pub(super) fn ended(why: impl Into<Dynamic>) -> Failed {
+    EvalAltResult::ErrorTerminated(why.into(), Position::NONE).into()
+}
 
 /// An error, taken apart.
 struct Failure<'a> {

@@ -8,12 +8,11 @@ use std::rc::Rc;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, File as CapFile, OpenOptions, OpenOptionsExt};
-use rhai::{Array, Blob, Dynamic, Engine, EvalAltResult, FuncRegistration, INT, Module};
+use rhai::{Array, Blob, Dynamic, Engine, FuncRegistration, INT, Module};
 use rustix::fs::OFlags;
 
+use super::error::{Failed, failed};
 use super::memory;
-
-type Failed = Box<EvalAltResult>;
 
 /// What changes a directory.
 type Change = fn(&Dir, &str) -> std::io::Result<()>;
@@ -22,9 +21,9 @@ type Change = fn(&Dir, &str) -> std::io::Result<()>;
 #[derive(Clone)]
 struct File(Rc<RefCell<CapFile>>);
 
-#[expect(clippy::unnecessary_box_returns, reason = "Rhai wants them boxed")]
-fn failed(path: &str, e: &std::io::Error) -> Failed {
-    format!("{path}: {e}").into()
+/// Says which file it was that something failed with.
+fn at(path: &str) -> impl Fn(std::io::Error) -> Failed {
+    move |e| failed(format!("{path}: {e}"))
 }
 
 /// Opens a file for what the mode says: `r` to read; `w` to write from its beginning, it is emptied or made; `a` to write at
@@ -43,11 +42,11 @@ fn open(root: &Dir, path: &str, mode: &str) -> Result<File, Failed> {
     }
     // To open a pipe may wait for ever, and what comes of it or of a device need not end.
     options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
-    let file = root.open_with(path, &options).map_err(|e| failed(path, &e))?;
+    let file = root.open_with(path, &options).map_err(at(path))?;
     match file.metadata() {
         Ok(what) if what.is_file() => Ok(File(Rc::new(RefCell::new(file)))),
         Ok(_) => Err(format!("{path}: this is no ordinary file").into()),
-        Err(e) => Err(failed(path, &e)),
+        Err(e) => Err(at(path)(e)),
     }
 }
 
@@ -58,7 +57,7 @@ fn read(file: &File, count: Option<INT>) -> Result<Vec<u8>, Failed> {
     let count = count.map_or(u64::MAX, |count| count.max(0) as u64);
     let mut bytes = Vec::new();
     let mut file = file.0.borrow_mut();
-    (&mut *file).take(count.min(most)).read_to_end(&mut bytes).map_err(|e| failed("read", &e))?;
+    (&mut *file).take(count.min(most)).read_to_end(&mut bytes).map_err(at("read"))?;
     if count > most && (&mut *file).take(1).read(&mut [0]).is_ok_and(|more| more > 0) {
         return Err("the rest of the file is too long for a value (--memory-limit): read it in parts".into());
     }
@@ -71,8 +70,8 @@ fn read_string(file: &File, count: Option<INT>) -> Result<String, Failed> {
 
 fn names(root: &Dir, path: &str) -> Result<Array, Failed> {
     let mut names = Vec::new();
-    for entry in root.read_dir(path).map_err(|e| failed(path, &e))? {
-        let entry = entry.map_err(|e| failed(path, &e))?;
+    for entry in root.read_dir(path).map_err(at(path))? {
+        let entry = entry.map_err(at(path))?;
         names.push(entry.file_name().to_string_lossy().into_owned());
     }
     names.sort_unstable();
@@ -105,11 +104,10 @@ pub(super) fn add_to(engine: &mut Engine, root: &std::path::Path) -> std::io::Re
     ];
     for (name, change) in changes {
         let dir = root.clone();
-        volatile(name).set_into_module(&mut module, move |path: &str| change(&dir, path).map_err(|e| failed(path, &e)));
+        volatile(name).set_into_module(&mut module, move |path: &str| change(&dir, path).map_err(at(path)));
     }
-    volatile("rename").set_into_module(&mut module, move |from: &str, to: &str| {
-        root.rename(from, &root, to).map_err(|e| failed(from, &e))
-    });
+    volatile("rename")
+        .set_into_module(&mut module, move |from: &str, to: &str| root.rename(from, &root, to).map_err(at(from)));
     add_methods(&mut module);
     engine.register_global_module(module.into());
     Ok(())
@@ -123,19 +121,19 @@ fn add_methods(module: &mut Module) {
     volatile("read_blob").set_into_module(module, |file: &mut File| read(file, None));
     volatile("read_blob").set_into_module(module, |file: &mut File, count: INT| read(file, Some(count)));
     let write = |file: &mut File, bytes: &[u8]| -> Result<INT, Failed> {
-        file.0.borrow_mut().write_all(bytes).map_err(|e| failed("write", &e))?;
+        file.0.borrow_mut().write_all(bytes).map_err(at("write"))?;
         Ok(bytes.len() as INT)
     };
     volatile("write").set_into_module(module, move |file: &mut File, text: &str| write(file, text.as_bytes()));
     volatile("write").set_into_module(module, move |file: &mut File, bytes: Blob| write(file, &bytes));
     volatile("seek").set_into_module(module, |file: &mut File, position: INT| {
         let to = SeekFrom::Start(position.max(0) as u64);
-        file.0.borrow_mut().seek(to).map(|at| at as INT).map_err(|e| failed("seek", &e))
+        file.0.borrow_mut().seek(to).map(|at| at as INT).map_err(at("seek"))
     });
     volatile("position").set_into_module(module, |file: &mut File| {
-        file.0.borrow_mut().stream_position().map(|at| at as INT).map_err(|e| failed("position", &e))
+        file.0.borrow_mut().stream_position().map(|at| at as INT).map_err(at("position"))
     });
     volatile("bytes").set_into_module(module, |file: &mut File| {
-        file.0.borrow().metadata().map(|what| what.len() as INT).map_err(|e| failed("bytes", &e))
+        file.0.borrow().metadata().map(|what| what.len() as INT).map_err(at("bytes"))
     });
 }

@@ -1,12 +1,11 @@
-//! What a script knows of its request: variables, arguments, time.
+//! What a script knows of its request: variables, arguments, and how it ends itself.
 
 use std::os::unix::ffi::OsStringExt;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use rhai::packages::Package;
-use rhai::{Array, Dynamic, Engine, EvalAltResult, FLOAT, INT, Map, Position};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, Map};
 
 use super::context;
+use super::error::{Failed, ended};
 use super::stdio::{Stdin, text_or_blob};
 
 /// All variables whose names are text.
@@ -32,8 +31,8 @@ pub(super) fn variable(name: &str) -> Dynamic {
 #[derive(Clone, Copy, Debug)]
 struct Exit(u32);
 
-fn exit(status: u32) -> Result<(), Box<EvalAltResult>> {
-    Err(EvalAltResult::ErrorTerminated(Dynamic::from(Exit(status)), Position::NONE).into())
+fn exit(status: u32) -> Result<(), Failed> {
+    Err(ended(Dynamic::from(Exit(status))))
 }
 
 /// The status of a program that SIGPIPE has killed, as shells report it.
@@ -54,7 +53,6 @@ pub(super) fn exit_status(error: &EvalAltResult) -> Option<u32> {
 
 /// Adds the functions of this file.
 pub(super) fn add_to(engine: &mut Engine) {
-    rhai_rand::RandomPackage::new().register_into_engine(engine);
     engine.register_fn("env", |name: &str| variable(name));
     engine.register_fn("env", variables);
     engine.register_fn("env_names", || {
@@ -67,9 +65,6 @@ pub(super) fn add_to(engine: &mut Engine) {
     engine.register_fn("exit", || exit(context::with(|context| context.status.get())));
     engine.register_fn("exit", |status: INT| exit((status & 0xFF) as u32));
     engine.register_fn("exit", |succeeded: bool| exit(u32::from(!succeeded)));
-    engine.register_fn("unix_time", || {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64()) as FLOAT
-    });
     // Functions see no variables of the script; this name they do.
     #[expect(deprecated, reason = "not deprecated but subject to change")]
     engine.on_var(|name, _, context| {

@@ -14,7 +14,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use corosensei::stack::DefaultStack;
-use rhai::{Dynamic, EvalAltResult, Position};
+
+use super::error::{Failed, ended};
 
 /// What a script is told that wants too much.
 pub(super) const TOO_MUCH: &str = "the script wants more memory than it may have (--memory-limit)";
@@ -132,11 +133,11 @@ pub(super) fn room() -> usize {
 ///
 /// # Errors
 /// When it may not have them. A script cannot catch this error.
-pub(super) fn want(bytes: usize) -> Result<(), Box<EvalAltResult>> {
+pub(super) fn want(bytes: usize) -> Result<(), Failed> {
     if bytes <= room() {
         return Ok(());
     }
     // It may catch the error of a function that it calls by another one: its next operation is its last in any case.
     LIMIT.set(isize::MIN);
-    Err(EvalAltResult::ErrorTerminated(Dynamic::from(TOO_MUCH), Position::NONE).into())
+    Err(ended(TOO_MUCH))
 }

@@ -24,6 +24,7 @@ mod context;
 mod engine;
 mod error;
 mod files;
+mod forms;
 mod functions;
 mod memory;
 mod module;
@@ -31,6 +32,7 @@ mod modules;
 mod plain;
 mod repl;
 mod stdio;
+mod time;
 mod timeout;
 mod web;
 

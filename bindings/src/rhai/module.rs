@@ -10,12 +10,13 @@
 //! | `fcgi::aborted()` | whether nobody waits for the answer any more |
 //! | `fcgi::params()` | the request's variables, a map |
 
-use rhai::{Dynamic, Engine, EvalAltResult, FuncRegistration, INT, Module};
+use rhai::{Dynamic, Engine, FuncRegistration, INT, Module};
 
 use super::accept::accept;
 use super::context;
+use super::error::{Failed, failed};
 use super::functions::variables;
-use super::stdio::{failed, read_data, text_or_blob};
+use super::stdio::{read_data, text_or_blob};
 
 /// Sends the answer; the script goes on, and nobody hears of what it says until it accepts the next request.
 fn finish(status: u32) {
@@ -27,7 +28,7 @@ fn finish(status: u32) {
     });
 }
 
-fn data() -> Result<Dynamic, Box<EvalAltResult>> {
+fn data() -> Result<Dynamic, Failed> {
     read_data().map(text_or_blob)
 }
 
@@ -35,7 +36,7 @@ fn data() -> Result<Dynamic, Box<EvalAltResult>> {
 pub(super) fn add_to(engine: &mut Engine) {
     let mut module = Module::new();
     let volatile = |name: &str| FuncRegistration::new(name).with_volatility(true);
-    volatile("accept").set_into_module(&mut module, || accept().map_err(|e| failed(&e)));
+    volatile("accept").set_into_module(&mut module, || accept().map_err(failed));
     volatile("finish").set_into_module(&mut module, || finish(context::with(|context| context.status.get())));
     volatile("finish").set_into_module(&mut module, |status: INT| finish(status as u32));
     volatile("set_exit_status").set_into_module(&mut module, |status: INT| {

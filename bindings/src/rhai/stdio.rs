@@ -1,25 +1,18 @@
 //! The streams of the request: `stdin`, `print`, `write`, `debug`, `flush`.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 
-use rhai::{Array, Blob, Dynamic, Engine, EvalAltResult, INT, ImmutableString, Position};
+use rhai::{Array, Blob, Dynamic, Engine, INT, ImmutableString, Position};
 
+use super::error::{Failed, failed};
 use super::{context, memory};
 
 /// The request body, as `stdin`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stdin;
 
-type Failed = Box<EvalAltResult>;
-
 /// Bytes that are asked for at once.
 const PIECE: usize = 64 << 10;
-
-/// An error of the request's streams, which a script can catch.
-#[expect(clippy::unnecessary_box_returns, reason = "it is how Rhai wants its errors")]
-pub(super) fn failed(e: &io::Error) -> Failed {
-    e.to_string().into()
-}
 
 /// Text where bytes are text, otherwise a blob.
 pub(super) fn text_or_blob(bytes: Vec<u8>) -> Dynamic {
@@ -38,7 +31,7 @@ pub(super) fn write(bytes: &[u8]) -> Result<(), Failed> {
         });
         written.unwrap_or(Ok(())).map_err(|e| {
             context.gone.set(!context.accepted.get());
-            failed(&e)
+            failed(e)
         })
     })
 }
@@ -80,7 +73,7 @@ fn read_piece(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Result<usize, Fail
     bytes.resize(length + PIECE, 0);
     let came = stream.read(&mut bytes[length..]);
     bytes.truncate(length + *came.as_ref().unwrap_or(&0));
-    came.map_err(|e| failed(&e))
+    came.map_err(failed)
 }
 
 /// All of the file that a Filter transforms.
@@ -149,8 +142,7 @@ pub(super) fn add_to(engine: &mut Engine) {
     engine.register_fn("write", |text: ImmutableString| write(text.as_bytes()));
     engine.register_fn("write", |bytes: Blob| write(&bytes));
     engine.register_fn("flush", || {
-        context::with(|context| context.request(|request| request.stdout().flush()).unwrap_or(Ok(())))
-            .map_err(|e| failed(&e))
+        context::with(|context| context.request(|request| request.stdout().flush()).unwrap_or(Ok(()))).map_err(failed)
     });
     engine.register_fn("read", |_: Stdin| read_all().map(text_or_blob));
     engine.register_fn("read_blob", |_: Stdin| read_all());

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use fcgi_core::watchdog::{Watchdog, Watched};
-use rhai::{Dynamic, Engine, EvalAltResult, FLOAT, INT, Position};
+use rhai::{Engine, FLOAT, INT};
 
 use super::context;
+use super::error::{Failed, ended};
 
 /// What a script is told that runs too long.
 pub(super) const TOO_LONG: &str = "the request takes too long (--request-timeout)";
@@ -61,14 +62,14 @@ impl Timeout {
 }
 
 /// Sleeps, unless the request has taken too long: that ends it.
-fn sleep(time: Duration) -> Result<(), Box<EvalAltResult>> {
+fn sleep(time: Duration) -> Result<(), Failed> {
     let now = Instant::now();
     // Nobody lives longer than a century.
     let end = now.checked_add(time).unwrap_or(now + Duration::from_secs(100 * 366 * 86400));
     loop {
         let left = end.saturating_duration_since(Instant::now());
         if context::with(|context| context.timeout.borrow().is_late()) {
-            return Err(EvalAltResult::ErrorTerminated(Dynamic::from(TOO_LONG), Position::NONE).into());
+            return Err(ended(TOO_LONG));
         }
         if left.is_zero() {
             return Ok(());
