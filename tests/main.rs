@@ -26,6 +26,7 @@
 //! * `rhai`: scripts, loops and applications in Rhai; its sandbox; its command line
 //! * `rhai_documentation`: the examples of `docs/rhai.md` do what the page says
 //! * `rhai_limits`: scripts in Rhai that want too much time, memory or files are ended while others are served
+//! * `rhai_prompt`: the prompt of `fcgi-rhai` at a terminal
 //! * `http`: the built-in front
 //! * `command`: the client `fcgi`, asking and showing
 //! * `examples`: what the README tells to run
@@ -79,5 +80,7 @@ mod rhai;
 mod rhai_documentation;
 #[cfg(feature = "rhai")]
 mod rhai_limits;
+#[cfg(feature = "rhai")]
+mod rhai_prompt;
 mod scripts_by_name;
 mod workers;

@@ -42,7 +42,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
             let path = std::path::absolute(script)?;
             Ok(engine.answer_once(&path, cgi::request()))
         }
-        None if std::io::stdin().is_terminal() => repl::run(&engine),
+        None if std::io::stdin().is_terminal() => repl::run(&mut engine),
         _ => {
             let mut text = Vec::new();
             std::io::stdin().read_to_end(&mut text)?;
