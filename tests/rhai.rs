@@ -235,6 +235,21 @@ fn on_a_command_line() {
     };
     let (out, err, status) = run(&["-e", "let x = 40;", "-e", "print(x + 2); print(env(\"GREETING\"))"], "");
     assert_eq!((&*out, &*err, status), ("42\nhello\n", "", Some(0)));
+    let directory = Directory::new();
+    let (socket, script) = (directory.socket("s"), directory.file("s.rhai", "1").display().to_string());
+    for (arguments, why) in [
+        (&["-e"][..], "-e is followed by code"),
+        (&["-x"], "there is no option -x"),
+        (&["--listen", &socket, "-e", "1", &script], "-e is for a command line"),
+        (&["--isolation", "state", "-e", "1"], "--isolation state"),
+        (&["--max-operations", "few", "-e", "1"], "--max-operations takes a number"),
+    ] {
+        let (out, err, status) = run(arguments, "");
+        assert!(out.is_empty() && status == Some(2) && err.starts_with("fcgi-rhai: "), "{arguments:?}: {err}");
+        assert!(err.contains(why), "{arguments:?}: {err}");
+    }
+    let (out, err, status) = run(&["-eprint(1)", "-e", "exit(300)"], "");
+    assert_eq!((&*out, &*err, status), ("1\n", "", Some(44)));
     let (out, _, status) =
         run(&["-e", "for name in env_names() { if name == \"GREETING\" { print(env(name)); } }"], "");
     assert_eq!((&*out, status), ("hello\n", Some(0)));

@@ -30,6 +30,17 @@ pub struct Engine {
     memory: Option<Limit>,
 }
 
+/// Makes an interpreter that serves, in this thread.
+///
+/// # Errors
+/// As for [`Engine::new`], and when an option is for a command line only.
+pub fn interpreter(setup: Setup) -> anyhow::Result<Box<dyn Interpreter>> {
+    if let Some(option) = setup.own.first() {
+        anyhow::bail!("{} is for a command line: requests are for scripts", option.display());
+    }
+    Ok(Box::new(Engine::new(setup)?))
+}
+
 /// A script, ready to run.
 pub(super) struct Compiled {
     pub(super) ast: AST,

@@ -36,6 +36,6 @@ mod time;
 mod timeout;
 mod web;
 
-pub use engine::Engine;
+pub use engine::{Engine, interpreter};
 pub use memory::Allocator;
 pub use plain::{run as run_plain, version};

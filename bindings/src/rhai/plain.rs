@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use anyhow::Context;
 use fcgi_core::{Setup, cgi};
 use rhai::Scope;
 
@@ -29,7 +30,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
         context.interactive.set(interactive);
         context.is_plain.set(!setup.is_cgi);
     });
-    let codes = codes(&setup.own);
+    let codes = codes(&setup.own)?;
     if !codes.is_empty() {
         // As in other interpreters, the scripts of several options see one another's variables.
         if let Some(script) = &setup.script {
@@ -52,16 +53,17 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
 }
 
 /// The values of `-e`.
-fn codes(own: &[OsString]) -> Vec<OsString> {
+fn codes(own: &[OsString]) -> anyhow::Result<Vec<OsString>> {
     let mut codes = Vec::new();
     let mut own = own.iter();
     while let Some(option) = own.next() {
         match option.as_bytes() {
-            b"-e" => codes.extend(own.next().cloned()),
-            other => codes.push(OsString::from_vec(other.strip_prefix(b"-e").unwrap_or(other).to_vec())),
+            b"-e" => codes.push(own.next().context("-e is followed by code")?.clone()),
+            [b'-', b'e', code @ ..] => codes.push(OsString::from_vec(code.to_vec())),
+            _ => anyhow::bail!("there is no option {} (--help tells what there is)", option.display()),
         }
     }
-    codes
+    Ok(codes)
 }
 
 fn run_text(engine: &mut Engine, text: &OsStr, name: &str) -> u8 {

@@ -13,7 +13,7 @@ fn main() -> std::process::ExitCode {
         program: "fcgi-rhai",
         name: "Rhai",
         extension: "rhai",
-        interpreter: |setup| Ok(Box::new(rhai::Engine::new(setup)?)),
+        interpreter: rhai::interpreter,
         own: OwnOptions { valued: "e", ..OwnOptions::default() },
         options: &[
             LanguageOption {
