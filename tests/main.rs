@@ -23,6 +23,7 @@
 //! * `python_limits`: what one request of a Python program may take
 //! * `python_requests`: requests as objects, in all roles; launchers made for flup
 //! * `python_wsgi`: what PEP 3333 asks of a server
+//! * `roles`: scripts that authorize, transform files and take the log
 //! * `rhai`: scripts, loops and applications in Rhai; its sandbox; its command line
 //! * `rhai_documentation`: the examples of `docs/rhai.md` do what the page says
 //! * `rhai_limits`: scripts in Rhai that want too much time, memory or files are ended while others are served
@@ -82,5 +83,7 @@ mod rhai_documentation;
 mod rhai_limits;
 #[cfg(feature = "rhai")]
 mod rhai_prompt;
+#[cfg(all(feature = "python", feature = "rhai"))]
+mod roles;
 mod scripts_by_name;
 mod workers;

@@ -32,6 +32,8 @@ pub struct Setup {
     pub is_cgi: bool,
     /// Error pages tell what went wrong.
     pub display_errors: bool,
+    /// Requests may be for other scripts, too.
+    pub other_scripts: bool,
     /// Other interpreters run in this process.
     pub shared_process: bool,
     /// Other processes serve the same requests.

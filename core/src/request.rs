@@ -61,7 +61,7 @@ pub trait Transport: Any + Send {
 /// Reading and writing block. A request that is dropped unfinished ends with status 1, and with an error page when
 /// nothing had been written: so a panic costs an answer, never a waiting client.
 ///
-/// A program that serves all three roles:
+/// A program that serves all roles:
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -87,6 +87,8 @@ pub trait Transport: Any + Send {
 ///         request.data().read_to_string(&mut text)?;
 ///         write!(request.stdout(), "Content-Type: text/plain\r\n\r\n{}", text.to_uppercase())?;
 ///     }
+///     // Entries of the server's log come in, one a line.
+///     Role::Logger => drop(request.stdin().read_to_string(&mut text)?),
 /// }
 /// request.finish(0)?;
 /// # }

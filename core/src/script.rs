@@ -29,6 +29,13 @@ pub enum Scripts {
     One(PathBuf),
     /// The script that `SCRIPT_FILENAME` names.
     Named(Named),
+    /// Those, and some more that it may name wherever they lie.
+    Besides {
+        /// Where all others come from.
+        rest: Box<Scripts>,
+        /// Absolute paths.
+        named: Vec<PathBuf>,
+    },
 }
 
 /// Scripts that requests name, and where they may lie.
@@ -127,6 +134,13 @@ impl Scripts {
         match self {
             Self::One(path) => Ok(path.clone()),
             Self::Named(named) => named.locate(params),
+            Self::Besides { rest, named } => {
+                let name = params.get(b"SCRIPT_FILENAME").unwrap_or_default();
+                match named.iter().find(|path| path.as_os_str().as_bytes() == name) {
+                    Some(path) => Ok(path.clone()),
+                    None => rest.locate(params),
+                }
+            }
         }
     }
 }

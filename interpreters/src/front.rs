@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use fcgi_core::http::{Config, Front, Site, Timeouts};
+use fcgi_core::http::{Config, Front, Roles, Site, Timeouts};
 use fcgi_core::{Address, Listener};
 
 /// A front, and the directory of the socket that only this user can reach.
@@ -33,6 +33,7 @@ impl RunnerFront {
         address: &str,
         site: Site,
         static_dir: Option<&Path>,
+        roles: Roles,
         timeouts: Timeouts,
         stop_on: OwnedFd,
     ) -> anyhow::Result<Started> {
@@ -46,7 +47,7 @@ impl RunnerFront {
         let backend = directory.join("fcgi.sock");
         let listener = Listener::bind(&Address::Unix(backend.clone()))?;
         let static_dir = static_dir.map(std::path::absolute).transpose()?;
-        let config = Config { backend, site, static_dir };
+        let config = Config { backend, site, static_dir, roles };
         let (front, has_stopped) =
             Front::start_ahead(http, config, timeouts, stop_on).context("cannot start the HTTP front")?;
         tracing::info!("serving http://{}/", front.address());

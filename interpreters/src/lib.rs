@@ -114,8 +114,10 @@ pub fn run_with(language: &Language, words: Vec<OsString>) -> u8 {
         Ok(options) => options,
         Err(e) if e.use_stderr() => {
             let text = e.render().to_string();
-            let first = text.lines().next().unwrap_or_default();
-            eprintln!("{}: {} (--help tells more)", language.program, first.trim_start_matches("error: "));
+            // What is wrong stands before an empty line, in one line or in several.
+            let wrong: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+            let wrong = wrong.join(" ");
+            eprintln!("{}: {} (--help tells more)", language.program, wrong.trim_start_matches("error: "));
             return USAGE;
         }
         Err(e) => {

@@ -6,6 +6,7 @@ mod limits;
 mod listening;
 mod logging;
 mod processes;
+mod roles;
 mod serving;
 mod values;
 
@@ -19,6 +20,7 @@ pub(crate) use limits::Limits;
 pub(crate) use listening::Listening;
 pub(crate) use logging::Logging;
 pub(crate) use processes::Processes;
+pub(crate) use roles::Roles;
 pub(crate) use serving::Serving;
 
 use values::seconds;
@@ -35,6 +37,9 @@ pub(crate) struct Options {
     /// What is served.
     #[command(flatten)]
     pub(crate) serving: Serving,
+    /// Roles.
+    #[command(flatten)]
+    pub(crate) roles: Roles,
     /// Processes and threads.
     #[command(flatten)]
     pub(crate) processes: Processes,

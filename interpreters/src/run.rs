@@ -71,6 +71,7 @@ fn setup(order: &Order<'_>) -> Setup {
         request_timeout: options.limits.request_timeout,
         watchdog: None,
         several_processes: options.processes.workers.is_some_and(|count| count > 1),
+        other_scripts: options.roles.are_given(),
         options: line.language.clone(),
     }
 }
@@ -92,7 +93,21 @@ fn scripts_of(options: &Options, extension: &str) -> Scripts {
     Scripts::Named(Named::new(options.serving.root.clone(), extensions))
 }
 
+/// The scripts that requests may be for: those of the front's roles as well.
 fn scripts(order: &Order<'_>) -> anyhow::Result<Scripts> {
+    let rest = answering_scripts(order)?;
+    let roles = &order.options.roles;
+    if !roles.are_given() {
+        return Ok(rest);
+    }
+    if needs_no_script(order) {
+        bail!("--authorizer, --filter and --logger are scripts beside another one: give a script, or --root");
+    }
+    let named = roles.of_front()?.scripts().map(Path::to_owned).collect();
+    Ok(Scripts::Besides { rest: Box::new(rest), named })
+}
+
+fn answering_scripts(order: &Order<'_>) -> anyhow::Result<Scripts> {
     let Order { language, options, line } = order;
     if let Some(root) = &options.serving.root
         && !root.is_dir()
@@ -129,7 +144,8 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>) -> anyhow::Result<()> 
     if let Some(address) = &options.listening.http {
         let static_dir = options.serving.static_dir.as_deref();
         let timeouts = options.front_timeouts();
-        let started = RunnerFront::start(address, site(scripts)?, static_dir, timeouts, signal.try_clone()?)?;
+        let roles = options.roles.of_front()?;
+        let started = RunnerFront::start(address, site(scripts)?, static_dir, roles, timeouts, signal.try_clone()?)?;
         let front::Started { front: running, listener, has_stopped } = started;
         listeners.push(listener);
         front = Some(running);
@@ -166,6 +182,7 @@ fn site(scripts: Scripts) -> anyhow::Result<Site> {
             root: std::path::absolute(named.root().unwrap_or(Path::new(".")))?,
             extensions: named.extensions().to_vec(),
         },
+        Scripts::Besides { rest, .. } => return site(*rest),
     })
 }
 

@@ -23,9 +23,38 @@ An application by the rules of WSGI or ASGI can be served from a program of one'
 
     fcgi.serve(application, listen="unix:/run/app.sock", workers=4)
 
+What `role()`, `data()` and `aborted()` say is about the request that the program has.
+
 In a loop of `accept`, `sys.stdin`, `sys.stdout`, `sys.stderr`, `os.environ` and descriptors 0 to 2 are the request's.
 """
-from fcgi._fcgi import Request, RequestTimeout, __version__, accept, finish, next_request as _next, set_exit_status
+from fcgi._fcgi import Request, RequestTimeout, __version__, accept, finish, set_exit_status
+from fcgi._fcgi import current as _current, next_request as _next
+
+
+def role():
+    """What the program is asked to be: `"RESPONDER"`, `"AUTHORIZER"`, `"FILTER"` or `"LOGGER"`."""
+    request = _current()
+    if request is not None:
+        return request.role
+    import os
+
+    return os.environ.get("FCGI_ROLE", "RESPONDER").upper()
+
+
+def data():
+    """The file that a Filter transforms, as a binary file; an empty one for other roles."""
+    request = _current()
+    if request is not None:
+        return request.data
+    import io
+
+    return io.BytesIO()
+
+
+def aborted():
+    """Whether nobody waits for the answer any more."""
+    request = _current()
+    return request is not None and request.aborted
 
 
 def requests():
@@ -39,4 +68,16 @@ def serve(application, listen=(), **named):
     return _serve.serve(application, listen, **named)
 
 
-__all__ = ["Request", "RequestTimeout", "__version__", "accept", "finish", "requests", "serve", "set_exit_status"]
+__all__ = [
+    "Request",
+    "RequestTimeout",
+    "__version__",
+    "aborted",
+    "accept",
+    "data",
+    "finish",
+    "requests",
+    "role",
+    "serve",
+    "set_exit_status",
+]

@@ -2,12 +2,33 @@
 
 from typing import Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Union, final
 
-__all__ = ["Request", "RequestTimeout", "__version__", "accept", "finish", "requests", "serve", "set_exit_status"]
+__all__ = [
+    "Request",
+    "RequestTimeout",
+    "__version__",
+    "aborted",
+    "accept",
+    "data",
+    "finish",
+    "requests",
+    "role",
+    "serve",
+    "set_exit_status",
+]
 
 __version__: str
 
 def accept() -> bool:
     """Give the next request to the streams and the environment; False when there is none any more."""
+
+def role() -> str:
+    """What the program is asked to be: `"RESPONDER"`, `"AUTHORIZER"`, `"FILTER"` or `"LOGGER"`."""
+
+def data() -> BinaryIO:
+    """The file that a Filter transforms, as a binary file; an empty one for other roles."""
+
+def aborted() -> bool:
+    """Whether nobody waits for the answer any more."""
 
 def finish(status: Optional[int] = None) -> None:
     """Send the answer; the script goes on."""
@@ -38,7 +59,7 @@ class Request:
 
     @property
     def role(self) -> str:
-        """`"RESPONDER"`, `"AUTHORIZER"` or `"FILTER"`."""
+        """`"RESPONDER"`, `"AUTHORIZER"`, `"FILTER"` or `"LOGGER"`."""
     @property
     def params(self) -> Mapping[str, str]:
         """The variables, as `os.environ` would show them."""

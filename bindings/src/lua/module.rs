@@ -15,7 +15,7 @@
 //! | `accept()` | ends the request before and waits for the next; false when there are no more. Everything that the script did stays. As a CGI program, or on a terminal, it is true once. |
 //! | `finish([status])` | ends the request now: the answer is sent, the script goes on |
 //! | `set_exit_status(status)` | the exit status that the request will have |
-//! | `role()` | `"RESPONDER"`, `"AUTHORIZER"` or `"FILTER"` |
+//! | `role()` | `"RESPONDER"`, `"AUTHORIZER"`, `"FILTER"` or `"LOGGER"` |
 //! | `data()` | a file: what a Filter is to transform |
 //! | `aborted()` | whether nobody waits for the answer any more |
 //! | `params()` | the request's variables, a new table |

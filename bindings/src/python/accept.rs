@@ -29,6 +29,8 @@ pub(super) struct Loop {
     means: Option<Means>,
     way: Way,
     current: Option<Shared>,
+    /// The request that the program has, as an object, once it has been asked for.
+    object: Option<Py<Request>>,
     status: u32,
 }
 
@@ -121,13 +123,13 @@ impl Loop {
             Some(requests) => Source::Runner(ScriptLoop::new(script.into(), requests.clone())),
             None => Source::Process,
         };
-        Self { source, means: Some(means), way: Way::Not, current: Some(current.clone()), status: 0 }
+        Self { source, means: Some(means), way: Way::Not, current: Some(current.clone()), object: None, status: 0 }
     }
 
     /// For a program that asks for requests; without a server there is one, that of CGI.
     pub(super) fn of_program(server: Option<Arc<Server>>) -> Self {
         let source = server.map_or(Source::Process, Source::Server);
-        Self { source, means: None, way: Way::Not, current: None, status: 0 }
+        Self { source, means: None, way: Way::Not, current: None, object: None, status: 0 }
     }
 
     /// A script runs which may loop.
@@ -204,6 +206,7 @@ impl Loop {
             Source::Process => None,
         };
         let next = next.map(Request::new);
+        self.object = None;
         if let Some(next) = &next {
             self.current = Some(next.shared().clone());
         }
@@ -261,6 +264,18 @@ impl Loop {
         }
         Ok(next)
     }
+}
+
+/// The request that this thread's program has, as an object; `None` where it has none, as under CGI.
+#[pyfunction]
+pub(super) fn current(py: Python<'_>) -> PyResult<Option<Py<Request>>> {
+    LOOP.with_borrow_mut(|this| {
+        let Some(Loop { current: Some(current), object, .. }) = this else { return Ok(None) };
+        if object.is_none() {
+            *object = Some(Py::new(py, Request::begun(current.clone(), None))?);
+        }
+        Ok(object.as_ref().map(|object| object.clone_ref(py)))
+    })
 }
 
 /// Does something with the loop of this thread; whatever runs meanwhile in this thread must not find it borrowed.

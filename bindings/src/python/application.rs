@@ -18,8 +18,7 @@ use super::{accept, own, timeout};
 
 const NEEDS_THE_PROCESS: &str =
     "this is an application by ASGI: with --threads, say so by --interface asgi; one thread serves all of its requests";
-const NEEDS_A_SERVER: &str =
-    "this is an application by ASGI, which needs a server that is for it alone: --listen or --http";
+const NEEDS_A_SERVER: &str = "this is an application by ASGI, which needs a server that is for it alone: --listen or --http, and no other scripts";
 
 /// Applications of scripts that stay loaded; when another one comes, the one that was unused for the longest time goes.
 const APPLICATIONS: usize = 64;
@@ -198,7 +197,9 @@ pub(super) fn of_script(
     Ok(Some(match wanted(setup).unwrap_or(&kind) {
         "wsgi" => Found::Wsgi(Wsgi::new(&application, setup, file_of(script, setup))?),
         _ if setup.shared_process => return Err(PyValueError::new_err(NEEDS_THE_PROCESS)),
-        _ if setup.script.is_none() || setup.is_cgi => return Err(PyValueError::new_err(NEEDS_A_SERVER)),
+        _ if setup.script.is_none() || setup.other_scripts || setup.is_cgi => {
+            return Err(PyValueError::new_err(NEEDS_A_SERVER));
+        }
         _ => Found::Asgi(application.unbind()),
     }))
 }

@@ -43,6 +43,9 @@ pub fn serve_asgi(setup: &Setup, server: &Arc<Server>) -> anyhow::Result<bool> {
         }
         _ => return Ok(false),
     };
+    if setup.other_scripts {
+        bail!("an application by ASGI has the server for itself: no --authorizer, --filter or --logger");
+    }
     refuse_options_of_lua(setup)?;
     ffi::keep_thread_state();
     Python::attach(|py| {

@@ -35,6 +35,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Channel>()?;
     module.add_function(wrap_pyfunction!(channel::not_with_threads, module)?)?;
     module.add_function(wrap_pyfunction!(accept::accept, module)?)?;
+    module.add_function(wrap_pyfunction!(accept::current, module)?)?;
     module.add_function(wrap_pyfunction!(accept::next_request, module)?)?;
     module.add_function(wrap_pyfunction!(accept::finish, module)?)?;
     module.add_function(wrap_pyfunction!(accept::set_exit_status, module)?)?;

@@ -108,7 +108,7 @@ impl Request {
 
 #[pymethods]
 impl Request {
-    /// The role: `"RESPONDER"`, `"AUTHORIZER"` or `"FILTER"`.
+    /// The role: `"RESPONDER"`, `"AUTHORIZER"`, `"FILTER"` or `"LOGGER"`.
     #[getter]
     fn role(&self, py: Python<'_>) -> &'static str {
         self.with(py, |request| request.role().name())
@@ -146,7 +146,7 @@ impl Request {
 
     /// The file that a Filter transforms, as a file.
     #[getter]
-    fn data(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    pub(super) fn data(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.file(py, Stream::input(&self.inner, &self.body, Input::Data), "reader")
     }
 

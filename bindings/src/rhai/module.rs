@@ -5,7 +5,7 @@
 //! | `fcgi::accept()` | ends the request before and waits for the next; false when there are no more. Everything that the script did stays. As a CGI program, or on a terminal, it is true once. |
 //! | `fcgi::finish()`, `fcgi::finish(status)` | ends the request now: the answer is sent, the script goes on |
 //! | `fcgi::set_exit_status(status)` | the exit status that the request will have |
-//! | `fcgi::role()` | `"RESPONDER"`, `"AUTHORIZER"` or `"FILTER"` |
+//! | `fcgi::role()` | `"RESPONDER"`, `"AUTHORIZER"`, `"FILTER"` or `"LOGGER"` |
 //! | `fcgi::data()` | what a Filter is to transform: text, or a blob where it is no text |
 //! | `fcgi::aborted()` | whether nobody waits for the answer any more |
 //! | `fcgi::params()` | the request's variables, a map |

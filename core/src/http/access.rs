@@ -1,14 +1,18 @@
-//! The access log: one line for each request, when its answer has been sent or given up.
+//! The access log: one line for each request, when its answer has been sent or given up. A script may have it, too, in the
+//! combined format of Apache and nginx.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::{Method, Request, StatusCode};
+use hyper::header::{REFERER, USER_AGENT};
+use hyper::{Method, Request, StatusCode, Version};
+
+use super::logger::Log;
 
 /// What nginx writes for a client that left before it was answered; it is never sent.
 const CLIENT_LEFT: u16 = 499;
@@ -22,11 +26,30 @@ pub(super) struct Access {
     start: Instant,
     status: Option<StatusCode>,
     bytes: u64,
+    combined: Option<Combined>,
+}
+
+/// What the line for a script has besides.
+#[derive(Debug)]
+struct Combined {
+    log: Log,
+    time: SystemTime,
+    version: Version,
+    referer: String,
+    user_agent: String,
 }
 
 impl Access {
-    pub(super) fn new(request: &Request<Incoming>, peer: SocketAddr) -> Self {
+    pub(super) fn new(request: &Request<Incoming>, peer: SocketAddr, log: Option<Log>) -> Self {
+        let header = |name| request.headers().get(name).map_or("-".to_owned(), |value| escaped(value.as_bytes()));
         Self {
+            combined: log.map(|log| Combined {
+                log,
+                time: SystemTime::now(),
+                version: request.version(),
+                referer: header(REFERER),
+                user_agent: header(USER_AGENT),
+            }),
             method: request.method().clone(),
             uri: request.uri().to_string(),
             peer,
@@ -45,11 +68,30 @@ impl Access {
 
 impl Drop for Access {
     fn drop(&mut self) {
-        let Self { method, uri, peer, start, status, bytes } = self;
+        let Self { method, uri, peer, start, status, bytes, combined } = self;
         let status = status.map_or(CLIENT_LEFT, |s| s.as_u16());
         let peer = peer.ip().to_canonical();
         tracing::info!(target: "access", "{peer} \"{method} {uri}\" {status} {bytes} {:.1?}", start.elapsed());
+        if let Some(Combined { log, time, version, referer, user_agent }) = combined {
+            let (time, uri) = (date(*time), escaped(uri.as_bytes()));
+            log.push(format!(
+                "{peer} - - [{time}] \"{method} {uri} {version:?}\" {status} {bytes} \"{referer}\" \"{user_agent}\""
+            ));
+        }
     }
+}
+
+/// As such logs have it: `28/Nov/2026:09:15:04 +0000`.
+fn date(time: SystemTime) -> String {
+    // Sat, 28 Nov 2026 09:15:04 GMT
+    let date = httpdate::fmt_http_date(time);
+    let word = |at| date.split(' ').nth(at).unwrap_or_default();
+    format!("{}/{}/{}:{} +0000", word(1), word(2), word(3), word(4))
+}
+
+/// Without what would end a field, or a line.
+fn escaped(text: &[u8]) -> String {
+    text.escape_ascii().to_string()
 }
 
 /// The body of an answer. Its bytes are counted.

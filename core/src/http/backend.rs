@@ -12,7 +12,8 @@ use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::CONTENT_LENGTH;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::fs::File;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
@@ -90,6 +91,25 @@ pub(super) struct Answer {
     sender: JoinHandle<()>,
 }
 
+/// What the application is asked.
+pub(super) struct Question<'a> {
+    pub(super) role: Role,
+    pub(super) params: &'a Params,
+    pub(super) stdin: Stdin,
+    /// What a Filter transforms.
+    pub(super) data: Option<File>,
+    /// How long the client's body may pause.
+    pub(super) body_timeout: Option<Duration>,
+}
+
+/// The standard input of a request.
+pub(super) enum Stdin {
+    None,
+    /// As the client sends it.
+    Client(Incoming),
+    Text(Vec<u8>),
+}
+
 /// How far the request has been sent.
 #[derive(Debug, Default)]
 struct Upload {
@@ -100,23 +120,20 @@ struct Upload {
 }
 
 impl Answer {
-    /// Sends a request; its body follows as the client sends it, which may pause for `body_timeout`.
-    pub(super) async fn ask(
-        backend: &Path,
-        params: &Params,
-        body: Option<Incoming>,
-        body_timeout: Option<Duration>,
-    ) -> Result<Self, BackendError> {
+    /// Sends a request; its body follows as the client sends it.
+    pub(super) async fn ask(backend: &Path, question: Question<'_>) -> Result<Self, BackendError> {
+        let Question { role, params, stdin, data, body_timeout } = question;
         let socket = UnixStream::connect(backend).await.map_err(BackendError::Unreachable)?;
         let (records, mut sink) = socket.into_split();
         let mut request = Vec::new();
-        encoder::request_head(ID, Role::Responder, false, params, &mut request);
+        encoder::request_head(ID, role, false, params, &mut request);
+        let streams = Streams { stdin: role.has_stdin().then_some(stdin), data: role.has_data().then_some(data) };
         let upload = Arc::new(Mutex::new(Upload::default()));
         let progress = upload.clone();
         let sender = tokio::spawn(async move {
             // When the application takes no more, its answer says why; when the client sends no more, the connection is
             // left without the body's end, so that the script is not run on half of it.
-            let sent = send(&mut sink, request, body, body_timeout, &progress).await;
+            let sent = streams.send(&mut sink, request, body_timeout, &progress).await;
             if sent.is_err() {
                 drop(sink);
             } else {
@@ -137,8 +154,22 @@ impl Answer {
         })
     }
 
-    /// Waits for the head of the answer. `timeout` bounds how long the application may neither read nor write.
+    /// Waits for the head of the answer, and makes it one of HTTP. `timeout` bounds how long the application may neither read
+    /// nor write.
     pub(super) async fn head(&mut self, timeout: Option<Duration>) -> Result<Head, BackendError> {
+        let head = self.cgi_head(timeout).await?;
+        self.http_head(head)
+    }
+
+    /// The head of the answer as HTTP has it.
+    pub(super) fn http_head(&mut self, head: response::Head) -> Result<Head, BackendError> {
+        let head = Head::try_from(head)?;
+        self.has_length = head.headers.contains_key(CONTENT_LENGTH);
+        Ok(head)
+    }
+
+    /// Waits for the head of the answer, as the script wrote it.
+    pub(super) async fn cgi_head(&mut self, timeout: Option<Duration>) -> Result<response::Head, BackendError> {
         let mut parser = HeadParser::new();
         loop {
             let mut input = &self.output[..];
@@ -146,14 +177,24 @@ impl Answer {
             let left = input.len();
             self.output.advance(self.output.len() - left);
             if let Some(head) = head {
-                let head = Head::try_from(head)?;
-                self.has_length = head.headers.contains_key(CONTENT_LENGTH);
                 return Ok(head);
             }
             if self.ended {
                 return Err(self.why_no_answer());
             }
             self.more(timeout).await?;
+        }
+    }
+
+    /// Waits for the end of a request whose output is not wanted; gives the exit status.
+    pub(super) async fn end(&mut self, timeout: Option<Duration>) -> Result<u32, BackendError> {
+        while !self.ended {
+            self.more(timeout).await?;
+            self.output.clear();
+        }
+        match self.end.first_chunk::<5>() {
+            Some(&[a, b, c, d, 0]) => Ok(u32::from_be_bytes([a, b, c, d])),
+            _ => Err(self.why_no_answer()),
         }
     }
 
@@ -232,27 +273,65 @@ fn lock(upload: &Mutex<Upload>) -> MutexGuard<'_, Upload> {
     upload.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn send(
+/// The input of a request; `None` where its role has no such stream.
+struct Streams {
+    stdin: Option<Stdin>,
+    data: Option<Option<File>>,
+}
+
+impl Streams {
+    async fn send(
+        self,
+        sink: &mut OwnedWriteHalf,
+        head: Vec<u8>,
+        body_timeout: Option<Duration>,
+        upload: &Mutex<Upload>,
+    ) -> io::Result<()> {
+        let mut records = head;
+        match self.stdin {
+            None => {}
+            Some(Stdin::Client(body)) => send_body(sink, &mut records, body, body_timeout, upload).await?,
+            Some(Stdin::Text(text)) => {
+                encoder::stream(RecordType::Stdin, ID, &text, &mut records);
+                encoder::end_stream(RecordType::Stdin, ID, &mut records);
+            }
+            Some(Stdin::None) => encoder::end_stream(RecordType::Stdin, ID, &mut records),
+        }
+        if let Some(data) = self.data {
+            if let Some(file) = data {
+                send_file(sink, &mut records, file, upload).await?;
+            }
+            encoder::end_stream(RecordType::Data, ID, &mut records);
+        }
+        push(sink, &mut records, upload, false).await
+    }
+}
+
+/// Sends what has come together.
+async fn push(
     sink: &mut OwnedWriteHalf,
-    head: Vec<u8>,
-    mut body: Option<Incoming>,
+    records: &mut Vec<u8>,
+    upload: &Mutex<Upload>,
+    waits_for_client: bool,
+) -> io::Result<()> {
+    sink.write_all(records).await?;
+    let mut upload = lock(upload);
+    upload.bytes += records.len() as u64;
+    upload.waits_for_client = waits_for_client;
+    records.clear();
+    Ok(())
+}
+
+async fn send_body(
+    sink: &mut OwnedWriteHalf,
+    records: &mut Vec<u8>,
+    mut body: Incoming,
     body_timeout: Option<Duration>,
     upload: &Mutex<Upload>,
 ) -> io::Result<()> {
-    let mut records = head;
-    if body.is_none() {
-        encoder::end_stream(RecordType::Stdin, ID, &mut records);
-    }
     loop {
-        sink.write_all(&records).await?;
-        {
-            let mut upload = lock(upload);
-            upload.bytes += records.len() as u64;
-            upload.waits_for_client = body.is_some();
-        }
-        records.clear();
-        let Some(streaming) = &mut body else { return Ok(()) };
-        let frame = tokio::time::timeout(body_timeout.unwrap_or(Duration::MAX), streaming.frame()).await;
+        push(sink, records, upload, true).await?;
+        let frame = tokio::time::timeout(body_timeout.unwrap_or(Duration::MAX), body.frame()).await;
         let mut upload = lock(upload);
         upload.waits_for_client = false;
         let Ok(frame) = frame else {
@@ -262,7 +341,7 @@ async fn send(
         match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    encoder::stream(RecordType::Stdin, ID, data, &mut records);
+                    encoder::stream(RecordType::Stdin, ID, data, records);
                 }
             }
             Some(Err(e)) => {
@@ -270,10 +349,27 @@ async fn send(
                 return Err(io::Error::other(e));
             }
             None => {
-                body = None;
-                encoder::end_stream(RecordType::Stdin, ID, &mut records);
+                encoder::end_stream(RecordType::Stdin, ID, records);
+                return Ok(());
             }
         }
+    }
+}
+
+async fn send_file(
+    sink: &mut OwnedWriteHalf,
+    records: &mut Vec<u8>,
+    mut file: File,
+    upload: &Mutex<Upload>,
+) -> io::Result<()> {
+    let mut block = vec![0; READ_BUFFER];
+    loop {
+        let count = file.read(&mut block).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        encoder::stream(RecordType::Data, ID, &block[..count], records);
+        push(sink, records, upload, false).await?;
     }
 }
 

@@ -68,6 +68,16 @@ pub(super) async fn find(
     Some(response)
 }
 
+/// The file that a path names, and its name without links; `None` when it names none, or a script.
+pub(super) async fn open_below(directory: &Path, site: &Site, path: &str) -> Option<(PathBuf, tokio::fs::File)> {
+    let Found { file, at } = locate(directory, path)?;
+    if at == At::IndexWithoutSlash || site.may_be_script(&file) {
+        return None;
+    }
+    let open = open(&file).await.ok()?;
+    Some((file, open))
+}
+
 /// Never waits, as it would for a pipe's other end, and follows no link that was not there a moment ago.
 async fn open(file: &Path) -> io::Result<tokio::fs::File> {
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;

@@ -5,6 +5,9 @@
 //! of RFC 3875 (`variables`); the CGI response becomes an HTTP response (`head`). Bodies stream both ways, so memory
 //! does not grow with them. A client that leaves closes the FastCGI connection, which tells the script.
 //!
+//! Scripts may have other roles than to answer: one that lets requests in, some that transform files, one that takes the log
+//! (`roles`, `logger`).
+//!
 //! Each request is one line of the log, of target `access` and level INFO (`access`); what scripts write to their error
 //! stream is logged as errors.
 
@@ -12,6 +15,8 @@ mod access;
 mod backend;
 mod files;
 mod head;
+mod logger;
+mod roles;
 mod timed;
 mod variables;
 
@@ -22,14 +27,15 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -38,11 +44,12 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 
 use access::{Access, Logged};
-use backend::{Answer, BackendError};
+use backend::{Answer, BackendError, Question, Stdin};
 use head::Head;
 use timed::Timed;
 
-use crate::protocol::Params;
+use crate::protocol::{Params, Role};
+pub use roles::{BadFilter, Filter, Roles};
 
 /// Local redirects that one request may cause: a script that redirects to itself would never end.
 const REDIRECTS: usize = 10;
@@ -64,6 +71,8 @@ pub struct Config {
     /// Files below this directory are served as they are, where a GET's path names one. Never served are hidden files,
     /// files that links lead out to, and files with a script's extension: their source is nobody's business.
     pub static_dir: Option<PathBuf>,
+    /// Scripts that do something else than answer.
+    pub roles: Roles,
 }
 
 /// What a URL names.
@@ -166,8 +175,12 @@ impl Front {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
         let (unfinished, all_finished) = mpsc::channel(1);
-        let shared = Arc::new(Shared { config, timeouts, address, unfinished });
+        let (log, logger) = logger::of(&config, unfinished.clone());
+        let shared = Arc::new(Shared { config, timeouts, address, unfinished, log });
         let thread = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
+            if let Some(logger) = logger {
+                runtime.spawn(logger.run());
+            }
             if let Err(e) = runtime.block_on(serve(listener, shared, stopped, stop_on, all_finished)) {
                 tracing::error!("the HTTP front has stopped: {e}");
             }
@@ -199,6 +212,8 @@ struct Shared {
     address: SocketAddr,
     /// Held by what goes on behind an answer that has been sent.
     unfinished: mpsc::Sender<()>,
+    /// Where a line for each request goes.
+    log: Option<logger::Log>,
 }
 
 async fn serve(
@@ -296,58 +311,107 @@ async fn serve_connection(socket: TcpStream, peer: SocketAddr, shared: Arc<Share
 }
 
 async fn respond(request: Request<Incoming>, peer: SocketAddr, local: SocketAddr, shared: &Shared) -> Response<Logged> {
-    let access = Access::new(&request, peer);
-    let response = match &shared.config.static_dir {
-        Some(directory) => {
-            files::find(directory, &shared.config.site, request.method(), request.uri(), request.headers()).await
-        }
-        None => None,
+    let access = Access::new(&request, peer, shared.log.clone());
+    let connection = variables::Connection { peer, local };
+    let (parts, body) = request.into_parts();
+    let asked = Asked { parts, body: Mutex::new(Some(body)), connection, access: &access, shared };
+    let response = match roles::authorize(&asked).await {
+        Ok(variables) => asked.answer(&variables).await,
+        Err(refusal) => refusal,
     };
-    let response = match response {
-        Some(response) => response,
-        None => run(request, &access, &variables::Connection { peer, local }, shared).await.unwrap_or_else(page),
-    };
+    drop(asked);
     let (parts, body) = response.into_parts();
     let body = access.answered(parts.status, body);
     Response::from_parts(parts, body)
 }
 
-/// Has the application answer, or says with which status the front answers by itself.
-async fn run(
-    request: Request<Incoming>,
-    access: &Access,
-    connection: &variables::Connection,
-    shared: &Shared,
-) -> Result<Response<Body>, StatusCode> {
-    let failed = |why: &dyn std::fmt::Display| tracing::error!("{} {}: {why}", access.method, access.uri);
-    let (parts, body) = request.into_parts();
-    let mut method = parts.method.clone();
-    let mut uri = parts.uri.clone();
-    let mut body = Some(body);
-    for _ in 0..=REDIRECTS {
-        let target = variables::target(&shared.config.site, uri.path())?;
-        let params = variables::params(&shared.config.site, connection, &parts, &method, &uri, &target, body.is_some());
-        let (mut head, answer) = ask(shared, &params, body.take()).await.map_err(|e| {
-            failed(&e);
-            e.status()
-        })?;
-        let Some(location) = head.local_redirect.take() else { return Ok(finish(&parts.method, head, answer, shared)) };
-        // The server answers as if the client had asked for the other URL (RFC 3875, section 6.2.2).
-        answer.discard(shared.unfinished.clone());
-        uri = hyper::Uri::try_from(location).map_err(|e| {
-            failed(&format_args!("a redirect to what is no URL: {e}"));
-            StatusCode::BAD_GATEWAY
-        })?;
-        method = if method == Method::HEAD { Method::HEAD } else { Method::GET };
-    }
-    failed(&format_args!("more than {REDIRECTS} redirects inside the site"));
-    Err(StatusCode::BAD_GATEWAY)
+/// What a client asks, and of whom.
+struct Asked<'a> {
+    parts: Parts,
+    /// Sent to the first script that may read it.
+    body: Mutex<Option<Incoming>>,
+    connection: variables::Connection,
+    access: &'a Access,
+    shared: &'a Shared,
 }
 
-async fn ask(shared: &Shared, params: &Params, body: Option<Incoming>) -> Result<(Head, Answer), BackendError> {
-    let mut answer = Answer::ask(&shared.config.backend, params, body, shared.timeouts.body).await?;
-    let head = answer.head(shared.timeouts.answer).await?;
-    Ok((head, answer))
+impl Asked<'_> {
+    /// Has a file, a filter or a script answer; `variables` are the authorizer's.
+    async fn answer(&self, variables: &Params) -> Response<Body> {
+        if let Some(response) = roles::filter(self, variables).await {
+            return response;
+        }
+        if let Some(directory) = &self.shared.config.static_dir {
+            let Parts { method, uri, headers, .. } = &self.parts;
+            if let Some(response) = files::find(directory, &self.shared.config.site, method, uri, headers).await {
+                return response;
+            }
+        }
+        self.run(variables).await.unwrap_or_else(page)
+    }
+
+    /// Has the script answer, or says with which status the front answers by itself.
+    async fn run(&self, variables: &Params) -> Result<Response<Body>, StatusCode> {
+        let mut method = self.parts.method.clone();
+        let mut uri = self.parts.uri.clone();
+        for _ in 0..=REDIRECTS {
+            let target = variables::target(&self.shared.config.site, uri.path())?;
+            let params = self.params(&method, &uri, &target, variables);
+            let (mut head, answer) =
+                self.ask(Role::Responder, &params, None).await.map_err(|why| self.failed(&why).status())?;
+            let Some(location) = head.local_redirect.take() else {
+                return Ok(finish(&self.parts.method, head, answer, self.shared));
+            };
+            // The server answers as if the client had asked for the other URL (RFC 3875, section 6.2.2).
+            answer.discard(self.shared.unfinished.clone());
+            uri = hyper::Uri::try_from(location).map_err(|e| {
+                self.complain(&format_args!("a redirect to what is no URL: {e}"));
+                StatusCode::BAD_GATEWAY
+            })?;
+            method = if method == Method::HEAD { Method::HEAD } else { Method::GET };
+        }
+        self.complain(&format_args!("more than {REDIRECTS} redirects inside the site"));
+        Err(StatusCode::BAD_GATEWAY)
+    }
+
+    /// The variables of a request for a script, of which the authorizer has given some.
+    fn params(&self, method: &Method, uri: &hyper::Uri, target: &variables::Target, authorized: &Params) -> Params {
+        let has_body = self.body().is_some();
+        let site = &self.shared.config.site;
+        let mut params = variables::params(site, &self.connection, &self.parts, method, uri, target, has_body);
+        for (name, value) in authorized {
+            params.set(name, value);
+        }
+        params
+    }
+
+    /// Asks a script, which gets the client's body if nobody had it before.
+    async fn ask(
+        &self,
+        role: Role,
+        params: &Params,
+        data: Option<tokio::fs::File>,
+    ) -> Result<(Head, Answer), BackendError> {
+        let stdin = self.body().take().map_or(Stdin::None, Stdin::Client);
+        let question = Question { role, params, stdin, data, body_timeout: self.shared.timeouts.body };
+        let mut answer = Answer::ask(&self.shared.config.backend, question).await?;
+        let head = answer.head(self.shared.timeouts.answer).await?;
+        Ok((head, answer))
+    }
+
+    fn body(&self) -> MutexGuard<'_, Option<Incoming>> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer where there is none.
+    fn failed(&self, why: &BackendError) -> Response<Body> {
+        self.complain(why);
+        page(why.status())
+    }
+
+    fn complain(&self, why: &dyn std::fmt::Display) {
+        tracing::error!("{} {}: {why}", self.access.method, self.access.uri);
+    }
 }
 
 /// Makes an HTTP response of a CGI response.

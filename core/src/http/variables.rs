@@ -154,6 +154,15 @@ pub(super) fn params(
     params
 }
 
+/// Those variables that an Authorizer gets (FastCGI, section 6.3): it is asked about the request, and is not what the request
+/// is for.
+pub(super) fn for_authorizer(mut params: Params) -> Params {
+    for name in ["CONTENT_LENGTH", "PATH_INFO", "PATH_TRANSLATED", "SCRIPT_NAME"] {
+        params.remove(name.as_bytes());
+    }
+    params
+}
+
 /// The host that the client asked for, without its port.
 fn server_name(headers: &HeaderMap, uri: &Uri) -> Option<String> {
     let host = uri.host().or_else(|| headers.get(HOST).and_then(|h| h.to_str().ok()))?;

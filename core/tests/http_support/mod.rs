@@ -220,7 +220,12 @@ impl Pair {
         let backend = directory.path("app.sock");
         let app = App::start(backend.clone());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let front = Front::start_with(listener, Config { backend, site, static_dir }, timeouts).unwrap();
+        let front = Front::start_with(
+            listener,
+            Config { backend, site, static_dir, roles: fcgi_core::http::Roles::default() },
+            timeouts,
+        )
+        .unwrap();
         let port = front.address().port();
         Self { app, front: Some(front), port, _directory: directory }
     }

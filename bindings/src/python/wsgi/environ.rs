@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use fcgi_core::{Params, Setup};
+use fcgi_core::{Params, Role, Setup};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyString};
 use super::input::{Errors, Input};
 use super::{Shared, lock};
 use crate::python::ffi;
+use crate::python::request::Request;
 
 /// Makes the `environ` of one request after the other. Most of it is the same each time: it is a copy of the last one, in which
 /// that is replaced which has changed.
@@ -77,8 +78,13 @@ impl Environs {
         if !self.update_last(py, held.params())? {
             self.make_last(py, held.params())?;
         }
+        let is_filter = held.role() == Role::Filter;
         drop(held);
         let environ = self.last.bind(py).copy()?;
+        if is_filter {
+            let data = Request::begun(request.clone(), None).data(py)?;
+            environ.set_item("fcgi.data", data)?;
+        }
         environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, Input::new(request.clone(), spooled))?)?;
         environ.set_item(intern!(py, "wsgi.errors"), Bound::new(py, Errors(request.clone()))?)?;
         Ok(environ)
