@@ -127,7 +127,7 @@ impl Answer {
         let (records, mut sink) = socket.into_split();
         let mut request = Vec::new();
         encoder::request_head(ID, role, false, params, &mut request);
-        let streams = Streams { stdin: role.has_stdin().then_some(stdin), data: role.has_data().then_some(data) };
+        let streams = Streams { role, stdin, data };
         let upload = Arc::new(Mutex::new(Upload::default()));
         let progress = upload.clone();
         let sender = tokio::spawn(async move {
@@ -273,10 +273,11 @@ fn lock(upload: &Mutex<Upload>) -> MutexGuard<'_, Upload> {
     upload.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The input of a request; `None` where its role has no such stream.
+/// The input of a request.
 struct Streams {
-    stdin: Option<Stdin>,
-    data: Option<Option<File>>,
+    role: Role,
+    stdin: Stdin,
+    data: Option<File>,
 }
 
 impl Streams {
@@ -289,16 +290,16 @@ impl Streams {
     ) -> io::Result<()> {
         let mut records = head;
         match self.stdin {
-            None => {}
-            Some(Stdin::Client(body)) => send_body(sink, &mut records, body, body_timeout, upload).await?,
-            Some(Stdin::Text(text)) => {
+            Stdin::Client(body) => send_body(sink, &mut records, body, body_timeout, upload).await?,
+            Stdin::Text(text) => {
                 encoder::stream(RecordType::Stdin, ID, &text, &mut records);
                 encoder::end_stream(RecordType::Stdin, ID, &mut records);
             }
-            Some(Stdin::None) => encoder::end_stream(RecordType::Stdin, ID, &mut records),
+            Stdin::None if self.role.has_stdin() => encoder::end_stream(RecordType::Stdin, ID, &mut records),
+            Stdin::None => {}
         }
-        if let Some(data) = self.data {
-            if let Some(file) = data {
+        if self.role.has_data() {
+            if let Some(file) = self.data {
                 send_file(sink, &mut records, file, upload).await?;
             }
             encoder::end_stream(RecordType::Data, ID, &mut records);

@@ -46,10 +46,12 @@ use tokio::sync::{mpsc, watch};
 use access::{Access, Logged};
 use backend::{Answer, BackendError, Question, Stdin};
 use head::Head;
+use roles::Authorized;
 use timed::Timed;
 
-use crate::protocol::{Params, Role};
 pub use roles::{BadFilter, Filter, Roles};
+
+use crate::protocol::{Params, Role};
 
 /// Local redirects that one request may cause: a script that redirects to itself would never end.
 const REDIRECTS: usize = 10;
@@ -316,8 +318,8 @@ async fn respond(request: Request<Incoming>, peer: SocketAddr, local: SocketAddr
     let (parts, body) = request.into_parts();
     let asked = Asked { parts, body: Mutex::new(Some(body)), connection, access: &access, shared };
     let response = match roles::authorize(&asked).await {
-        Ok(variables) => asked.answer(&variables).await,
-        Err(refusal) => refusal,
+        Authorized::With(variables) => asked.answer(&variables).await,
+        Authorized::Not(refusal) => refusal,
     };
     drop(asked);
     let (parts, body) = response.into_parts();

@@ -81,10 +81,18 @@ impl Filter {
 /// What stands before the name of a variable in an authorizer's answer (FastCGI, section 6.3).
 const VARIABLE: &[u8] = b"Variable-";
 
-/// Asks the authorizer, if there is one. It lets the request in with further variables, or gives the client's answer.
-pub(super) async fn authorize(asked: &Asked<'_>) -> Result<Params, Response<Body>> {
+/// What an authorizer says.
+pub(super) enum Authorized {
+    /// The request goes on, with these variables besides its own.
+    With(Params),
+    /// The client gets this answer.
+    Not(Response<Body>),
+}
+
+/// Asks the authorizer, if there is one.
+pub(super) async fn authorize(asked: &Asked<'_>) -> Authorized {
     let shared = asked.shared;
-    let Some(script) = &shared.config.roles.authorizer else { return Ok(Params::new()) };
+    let Some(script) = &shared.config.roles.authorizer else { return Authorized::With(Params::new()) };
     let Parts { method, uri, .. } = &asked.parts;
     let target = Target { script: script.clone(), name: Vec::new(), path_info: Vec::new() };
     let params = variables::for_authorizer(asked.params(method, uri, &target, &Params::new()));
@@ -101,13 +109,13 @@ pub(super) async fn authorize(asked: &Asked<'_>) -> Result<Params, Response<Body
         let head = answer.cgi_head(shared.timeouts.answer).await?;
         if head.status != StatusCode::OK.as_u16() {
             let head = answer.http_head(head)?;
-            return Ok(Err(finish(method, head, answer, shared)));
+            return Ok(Authorized::Not(finish(method, head, answer, shared)));
         }
         answer.discard(shared.unfinished.clone());
-        Ok(Ok(variables_in(&head)))
+        Ok(Authorized::With(variables_in(&head)))
     };
     // One that fails lets nobody in.
-    answered.await.unwrap_or_else(|why| Err(asked.failed(&why)))
+    answered.await.unwrap_or_else(|why| Authorized::Not(asked.failed(&why)))
 }
 
 fn variables_in(head: &response::Head) -> Params {
