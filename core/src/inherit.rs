@@ -6,13 +6,13 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 
 /// The first descriptor that systemd passes (`SD_LISTEN_FDS_START`).
 const FIRST_LISTEN_FD: RawFd = 3;
-/// Set by a parent process for its workers: numbers of descriptors, separated by commas.
+/// Set by a parent process for its workers: names with numbers of descriptors, separated by commas.
 pub const WORKER_FDS: &str = "FCGI_WORKER_FDS";
 
 /// The listening socket on descriptor 0, if there is one. It moves to another number, and descriptor 0 becomes
@@ -57,15 +57,67 @@ pub fn is_from_systemd() -> bool {
         && std::env::var_os("LISTEN_FDS").is_some()
 }
 
-/// The descriptors that our parent process passed to this worker, if it is one.
+/// What a parent process passed to this process: descriptors and numbers, by name.
+#[derive(Debug, Default)]
+pub struct Passed(Vec<(String, i32)>);
+
+impl Passed {
+    /// Takes the descriptors of a name, in the order in which they were passed.
+    ///
+    /// # Errors
+    /// When one of them is not open.
+    pub fn descriptors(&mut self, name: &str) -> io::Result<Vec<OwnedFd>> {
+        let mut numbers = Vec::new();
+        self.0.retain(|(known, number)| {
+            if known == name {
+                numbers.push(*number);
+            }
+            known != name
+        });
+        numbers.into_iter().map(take).collect()
+    }
+
+    /// Takes the first descriptor of a name, if there is one.
+    ///
+    /// # Errors
+    /// As for [`descriptors`](Self::descriptors).
+    pub fn descriptor(&mut self, name: &str) -> io::Result<Option<OwnedFd>> {
+        Ok(self.descriptors(name)?.into_iter().next())
+    }
+
+    /// A number that is no descriptor.
+    pub fn number(&self, name: &str) -> Option<i32> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, number)| *number)
+    }
+
+    /// As a text for [`WORKER_FDS`].
+    pub(crate) fn to_text(pairs: &[(&str, i32)]) -> String {
+        let pairs: Vec<String> = pairs.iter().map(|(name, number)| format!("{name}={number}")).collect();
+        pairs.join(",")
+    }
+}
+
+/// What our parent process passed to this worker, if it is one.
 ///
 /// # Errors
-/// When the variable does not hold numbers of open descriptors.
-pub fn parent() -> io::Result<Option<Vec<OwnedFd>>> {
+/// When the variable is no list of names and numbers.
+pub fn parent() -> io::Result<Option<Passed>> {
     let Ok(list) = std::env::var(WORKER_FDS) else { return Ok(None) };
     forget(WORKER_FDS);
-    let number = |text: &str| text.parse().map_err(|_| io::Error::other(format!("{WORKER_FDS}={list} is no list")));
-    list.split(',').map(|text| take(number(text)?)).collect::<io::Result<_>>().map(Some)
+    let pair = |text: &str| {
+        let (name, number) = text.split_once('=')?;
+        Some((name.to_owned(), number.parse().ok()?))
+    };
+    let pairs: Option<Vec<_>> = list.split(',').map(pair).collect();
+    pairs.map(|pairs| Some(Passed(pairs))).ok_or_else(|| io::Error::other(format!("{WORKER_FDS}={list} is no list")))
+}
+
+/// A variable that a process of ours left for this one. It is removed, so that scripts do not see it. Only for a process that
+/// has one thread yet.
+pub fn variable(name: &str) -> Option<std::ffi::OsString> {
+    let value = std::env::var_os(name)?;
+    forget(name);
+    Some(value)
 }
 
 /// Takes a descriptor by its number; it will not be passed on to child processes.
@@ -82,13 +134,15 @@ pub fn take(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Lets a descriptor be passed on to a child process; gives its number there.
+/// A copy of a descriptor that child processes get under the same number, as long as it is open.
 ///
 /// # Errors
-/// When the flags cannot be changed.
-pub fn pass_on(fd: &OwnedFd) -> io::Result<RawFd> {
-    fcntl_setfd(fd, fcntl_getfd(fd)? - FdFlags::CLOEXEC)?;
-    Ok(fd.as_raw_fd())
+/// When the process is out of descriptors.
+pub(crate) fn inheritable(fd: impl AsFd) -> io::Result<OwnedFd> {
+    // Not below 3: these numbers are replaced in the child.
+    let copy = fcntl_dupfd_cloexec(fd, FIRST_LISTEN_FD)?;
+    fcntl_setfd(&copy, fcntl_getfd(&copy)? - FdFlags::CLOEXEC)?;
+    Ok(copy)
 }
 
 fn forget(name: &str) {

@@ -19,6 +19,7 @@
 //! * [`client`], [`response`]: the web server's side.
 //! * [`signals`], [`thread`]: what stops a server; threads that each have a working directory.
 //! * [`watchdog`]: requests that run too long.
+//! * [`supervisor`]: the parent of several processes that serve.
 //!
 //! # A program in ten lines
 //!
@@ -60,6 +61,7 @@ pub mod response;
 pub mod script;
 pub mod server;
 pub mod signals;
+pub mod supervisor;
 pub mod thread;
 pub mod watchdog;
 

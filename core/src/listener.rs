@@ -42,6 +42,8 @@ pub enum ListenError {
 pub struct Listener {
     fd: OwnedFd,
     address: Address,
+    /// By which a later generation of the process finds it again.
+    name: String,
     bound_file: Option<BoundFile>,
 }
 
@@ -74,15 +76,17 @@ impl Listener {
             }
             Address::Tcp { host, port } => {
                 let socket = bind_tcp(address, host, *port)?;
+                let asked = address.to_string();
                 let address = local_address(&socket).unwrap_or_else(|| address.clone());
-                Self::new(socket.into(), address.clone(), None).map_err(|e| ListenError::System(address, e))
+                let listener = Self::new(socket.into(), address.clone(), None);
+                listener.map(|l| l.named(&asked)).map_err(|e| ListenError::System(address, e))
             }
             Address::Fd(number) => {
                 let fd = crate::inherit::take(*number).map_err(system)?;
                 if !crate::inherit::is_listening(&fd) {
                     return Err(ListenError::NotListening(address.clone()));
                 }
-                Self::inherited(fd).map_err(system)
+                Self::inherited(fd).map(|l| l.named(&address.to_string())).map_err(system)
             }
         }
     }
@@ -99,7 +103,35 @@ impl Listener {
 
     fn new(fd: OwnedFd, address: Address, bound_file: Option<BoundFile>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self { fd, address, bound_file })
+        let name = address.to_string();
+        Ok(Self { fd, address, name, bound_file })
+    }
+
+    /// Takes over a socket that an earlier generation of this process opened under a name, and whose file it removes when
+    /// `owner` is this process.
+    pub(crate) fn kept(fd: OwnedFd, name: &str, owner: Option<u32>) -> io::Result<Self> {
+        let mut listener = Self::inherited(fd)?;
+        if let (Some(owner), Address::Unix(path)) = (owner, &listener.address) {
+            listener.bound_file = inode(path).ok().map(|inode| BoundFile { path: path.clone(), inode, owner });
+        }
+        Ok(listener.named(name))
+    }
+
+    /// Gives it a name, by which it is found again when the process is reloaded: by default the address that was asked for.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The process that is to remove the socket's file.
+    pub(crate) fn owner(&self) -> Option<u32> {
+        self.bound_file.as_ref().map(|file| file.owner)
     }
 
     /// Where it listens. The port is the real one when 0 was asked for.
@@ -143,19 +175,24 @@ impl Listener {
     }
 }
 
+/// The socket alone: a file that was bound here goes.
+impl From<Listener> for OwnedFd {
+    fn from(listener: Listener) -> Self {
+        listener.fd
+    }
+}
+
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-impl Drop for Listener {
+impl Drop for BoundFile {
     fn drop(&mut self) {
-        if let Some(file) = &self.bound_file {
-            // Not in a forked child, and not when another server has taken the name.
-            if file.owner == std::process::id() && inode(&file.path).is_ok_and(|now| now == file.inode) {
-                let _ = std::fs::remove_file(&file.path);
-            }
+        // Not in a forked child, and not when another server has taken the name.
+        if self.owner == std::process::id() && inode(&self.path).is_ok_and(|now| now == self.inode) {
+            let _ = std::fs::remove_file(&self.path);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use crate::hub::{self, Config};
 use crate::listener::{AllowList, ListenError, Listener};
 use crate::poll::Token;
 use crate::request::Request;
+use crate::supervisor::Link;
 
 /// A request that has been read this long ago may have lost its client since. About: the clock is no finer than that.
 const STALE: Duration = Duration::from_millis(5);
@@ -41,6 +42,7 @@ pub struct Builder {
     allowed: AllowList,
     config: Config,
     drain_on: Option<OwnedFd>,
+    parent: Option<Link>,
 }
 
 impl Builder {
@@ -81,6 +83,13 @@ impl Builder {
         self
     }
 
+    /// Serves as a worker of this parent, which learns when it serves.
+    #[must_use]
+    pub fn parent(mut self, parent: Link) -> Self {
+        self.parent = Some(parent);
+        self
+    }
+
     /// Starts to serve: connections are accepted as soon as somebody calls [`Server::accept`].
     ///
     /// # Errors
@@ -102,6 +111,8 @@ impl Builder {
             eager: Mutex::new(None),
             resting: AtomicBool::new(false),
             last_tick: AtomicU32::new(clock::seconds()),
+            is_unready: AtomicBool::new(self.parent.is_some()),
+            parent: self.parent,
         })
     }
 }
@@ -120,6 +131,9 @@ pub struct Server {
     /// No connections are accepted for the moment: descriptors are short.
     resting: AtomicBool,
     last_tick: AtomicU32,
+    parent: Option<Link>,
+    /// The parent does not know that this worker serves.
+    is_unready: AtomicBool,
 }
 
 /// A listener that has just had a connection.
@@ -144,6 +158,7 @@ impl Server {
     /// # Errors
     /// When the system fails us; a peer cannot cause one.
     pub fn accept(&self) -> io::Result<Option<Request>> {
+        self.say_ready();
         let was_busy = BUSY_SINCE.take().is_some_and(|since| clock::since(since) > STALE);
         let mut read_at = None;
         loop {
@@ -162,6 +177,16 @@ impl Server {
                 }
                 None => self.tick(),
             }
+        }
+    }
+
+    /// Somebody asks for requests: this process serves.
+    fn say_ready(&self) {
+        if self.is_unready.load(Relaxed)
+            && self.is_unready.swap(false, SeqCst)
+            && let Some(parent) = &self.parent
+        {
+            parent.say_ready();
         }
     }
 

@@ -7,10 +7,10 @@ mod line;
 mod log;
 mod mode;
 mod options;
+mod parent;
 #[cfg(feature = "_python")]
 mod python;
 mod run;
-mod workers;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -1,10 +1,11 @@
 //! How the program was started.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
 use anyhow::Context;
-use fcgi_core::{Listener, cgi, inherit};
+use fcgi_core::inherit::{self, Passed};
+use fcgi_core::supervisor::Kept;
+use fcgi_core::{Address, Listener, cgi};
 
 use crate::Options;
 
@@ -12,19 +13,23 @@ use crate::Options;
 #[derive(Debug)]
 pub(crate) enum Mode {
     /// A server on sockets that it binds or was given.
-    Serve(Vec<Listener>),
-    /// One of the processes of a server.
-    Worker {
-        /// Sockets that its parent gave it.
+    Serve {
+        /// The sockets.
         listeners: Vec<Listener>,
-        /// Becomes readable when the parent says to stop, or is no more.
-        stop: OwnedFd,
+        /// What an earlier generation of this process has left.
+        kept: Kept,
     },
+    /// One of the processes of a server, with what its parent gave it.
+    Worker(Passed),
     /// A CGI program.
     Cgi,
     /// The plain interpreter.
     Plain,
 }
+
+/// Names of sockets that have no address of their own.
+const SYSTEMD: &str = "systemd:";
+const DESCRIPTOR_0: &str = "fd:0";
 
 /// Whether the program is to be a server, as far as can be seen without beginning to be one.
 pub(crate) fn serves(options: &Options) -> bool {
@@ -39,21 +44,38 @@ pub(crate) fn serves(options: &Options) -> bool {
 /// # Errors
 /// When an address cannot be listened on, or a descriptor is not what it is said to be.
 pub(crate) fn find(options: &Options) -> anyhow::Result<Mode> {
-    let listeners = |fds: Vec<_>| fds.into_iter().map(Listener::inherited).collect::<io::Result<Vec<_>>>();
-    if let Some(mut fds) = inherit::parent()? {
-        let stop = fds.pop().context("a worker without descriptors")?;
-        return Ok(Mode::Worker { listeners: listeners(fds)?, stop });
+    if let Some(passed) = inherit::parent()? {
+        return Ok(Mode::Worker(passed));
     }
+    let mut kept = Kept::take()?;
+    let mut listeners = Vec::new();
     if !options.listening.listen.is_empty() || options.listening.http.is_some() {
-        let bound: Result<Vec<_>, _> = options.listening.listen.iter().map(Listener::bind).collect();
-        return Ok(Mode::Serve(bound?));
+        for address in &options.listening.listen {
+            listeners.push(open(address, &mut kept)?);
+        }
+        return Ok(Mode::Serve { listeners, kept });
     }
     let passed = inherit::systemd().context("LISTEN_FDS")?;
-    if !passed.is_empty() {
-        return Ok(Mode::Serve(listeners(passed)?));
+    for (number, fd) in passed.into_iter().enumerate() {
+        listeners.push(Listener::inherited(fd)?.named(&format!("{SYSTEMD}{number}")));
     }
-    if let Some(fd) = inherit::standard_input().context("descriptor 0")? {
-        return Ok(Mode::Serve(vec![Listener::inherited(fd)?]));
+    // A program that is reloaded has given its sockets to the one that it became.
+    listeners.extend((0..).map_while(|number: u32| kept.listener(&format!("{SYSTEMD}{number}"))));
+    if listeners.is_empty() {
+        let fd = inherit::standard_input().context("descriptor 0")?;
+        let listener = fd.map(Listener::inherited).transpose()?.map(|listener| listener.named(DESCRIPTOR_0));
+        listeners.extend(listener.or_else(|| kept.listener(DESCRIPTOR_0)));
     }
-    Ok(if cgi::is_cgi() { Mode::Cgi } else { Mode::Plain })
+    if listeners.is_empty() {
+        return Ok(if cgi::is_cgi() { Mode::Cgi } else { Mode::Plain });
+    }
+    Ok(Mode::Serve { listeners, kept })
+}
+
+/// The socket of an address: the one that is open, or a new one.
+fn open(address: &Address, kept: &mut Kept) -> anyhow::Result<Listener> {
+    Ok(match kept.listener(&address.to_string()) {
+        Some(listener) => listener,
+        None => Listener::bind(address)?,
+    })
 }

@@ -10,12 +10,15 @@ use anyhow::{Context, bail};
 use fcgi_core::http::Site;
 use fcgi_core::interpreter::{Requests, serve_all};
 use fcgi_core::script::{Named, Scripts};
-use fcgi_core::{Listener, Server, Setup, Watchdog, cgi, signals};
+use fcgi_core::inherit::{self, Passed};
+use fcgi_core::signals::{self, Heard};
+use fcgi_core::supervisor::{self, Kept, Link};
+use fcgi_core::{Listener, Server, Setup, Watchdog, cgi};
+use rustix::event::{PollFd, PollFlags};
 
-use crate::front::{self, RunnerFront};
 use crate::line::Line;
 use crate::mode::{self, Mode};
-use crate::{Language, Options, log, workers};
+use crate::{Language, Options, front, log, parent};
 
 /// What was asked for, and by whom.
 struct Order<'a> {
@@ -39,10 +42,10 @@ pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow:
         }
     }
     let mode = mode::find(options)?;
-    log::start(options, matches!(mode, Mode::Serve(_) | Mode::Worker { .. }));
+    log::start(options, matches!(mode, Mode::Serve { .. } | Mode::Worker(_)));
     match mode {
-        Mode::Serve(listeners) => serve(&order, listeners).map(|()| 0),
-        Mode::Worker { listeners, stop } => work(&order, listeners, stop).map(|()| 0),
+        Mode::Serve { listeners, kept } => serve(&order, listeners, kept).map(|()| 0),
+        Mode::Worker(passed) => work(&order, passed).map(|()| 0),
         Mode::Cgi => {
             if order.line.script.is_none() && order.line.own.is_empty() && !needs_no_script(&order) {
                 order.line.script = Some(cgi_script(options)?.into());
@@ -128,50 +131,60 @@ fn answering_scripts(order: &Order<'_>) -> anyhow::Result<Scripts> {
 }
 
 /// Serves with a parent and workers, or in this process alone; with the HTTP front before them, if it is wanted.
-fn serve(order: &Order<'_>, mut listeners: Vec<Listener>) -> anyhow::Result<()> {
+fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> anyhow::Result<()> {
     let options = order.options;
     let scripts = scripts(order)?;
     options.listening.allow_list()?;
     if options.processes.affinity.is_some() && options.processes.threads == 1 {
         bail!("--affinity chooses among the interpreters of one process: give --threads, too");
     }
-    let signal = signals::catch().context("cannot catch signals")?;
-    for listener in &listeners {
-        tracing::info!("listening on {}", listener.address());
-    }
-    let mut front = None;
-    let mut front_stopped = None;
-    if let Some(address) = &options.listening.http {
-        let static_dir = options.serving.static_dir.as_deref();
-        let timeouts = options.front_timeouts();
-        let roles = options.roles.of_front()?;
-        let started = RunnerFront::start(address, site(scripts)?, static_dir, roles, timeouts, signal.try_clone()?)?;
-        let front::Started { front: running, listener, has_stopped } = started;
-        listeners.push(listener);
-        front = Some(running);
-        front_stopped = Some(has_stopped);
-    }
-    let result = match options.processes.workers {
-        Some(count) => {
-            let patience = Duration::from_secs(options.processes.shutdown_timeout);
-            workers::supervise(listeners, count, &workers::Stop { signal, front_stopped, patience })
+    if !kept.is_reload() {
+        for listener in &listeners {
+            tracing::info!("listening on {}", listener.address());
         }
-        None => serve_here(order, listeners, front_stopped.unwrap_or(signal)),
-    };
-    if let Some(front) = front {
-        front.stop();
     }
-    result
+    let Some(workers) = options.processes.workers else {
+        let mut stop = signals::catch().context("cannot catch signals")?;
+        let mut front = None;
+        if let Some(sockets) = front::Sockets::open(options, &mut kept)? {
+            let backend = sockets.backend_path().into();
+            let (running, has_stopped) = front::start(sockets.http, backend, site(scripts)?, options, stop)?;
+            listeners.push(sockets.backend);
+            front = Some((running, sockets.directory));
+            stop = has_stopped;
+        }
+        serve_here(order, listeners, stop, None)?;
+        if let Some((front, _directory)) = front {
+            front.stop();
+        }
+        return Ok(());
+    };
+    let heard = Heard::catch().context("cannot catch signals")?;
+    let front = front::Sockets::open(options, &mut kept)?;
+    if kept.is_trial() {
+        return Ok(());
+    }
+    let (plan, _directory) = parent::plan(order.language, options, workers, listeners, front);
+    Ok(supervisor::supervise(plan, kept, heard)?)
 }
 
 /// Serves as one of several processes.
-fn work(order: &Order<'_>, listeners: Vec<Listener>, parent: OwnedFd) -> anyhow::Result<()> {
+fn work(order: &Order<'_>, mut passed: Passed) -> anyhow::Result<()> {
     // A worker without its parent would hold the sockets for ever.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
-    let signal = signals::catch().context("cannot catch signals")?;
-    // Signals reach whole process groups (Ctrl-C, systemd), and a front in the parent still needs its workers then.
-    let stop = if order.options.listening.http.is_some() { parent } else { signal };
-    serve_here(order, listeners, stop)
+    // The parent says when to stop. Signals reach all processes at once, and a front still needs its workers then.
+    let _signals = signals::catch().context("cannot catch signals")?;
+    let link = Link::new(&mut passed)?;
+    let listeners = passed.descriptors("listener")?.into_iter().map(Listener::inherited).collect::<Result<Vec<_>, _>>()?;
+    let Some(backend) = inherit::variable(front::BACKEND) else {
+        return serve_here(order, listeners, link.told()?, Some(link));
+    };
+    let http = listeners.into_iter().next().context("a front without a socket")?;
+    let (front, has_stopped) = front::start(http, backend.into(), site(scripts(order)?)?, order.options, link.told()?)?;
+    link.say_ready();
+    rustix::event::poll(&mut [PollFd::new(&has_stopped, PollFlags::IN)], None)?;
+    front.stop();
+    Ok(())
 }
 
 /// What the front's URLs name: the one script, or those below the root (without one: below the current directory).
@@ -190,7 +203,12 @@ fn site(scripts: Scripts) -> anyhow::Result<Site> {
 const STACK: usize = 8 << 20;
 
 /// Serves in this process, with one interpreter for each thread, until `stop` becomes readable.
-fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd) -> anyhow::Result<()> {
+fn serve_here(
+    order: &Order<'_>,
+    listeners: Vec<Listener>,
+    stop: OwnedFd,
+    parent: Option<Link>,
+) -> anyhow::Result<()> {
     let Order { language, options, .. } = order;
     let scripts = scripts(order)?;
     let watchdog = options.limits.request_timeout.map(Watchdog::start).transpose().context("cannot start a thread")?;
@@ -200,6 +218,9 @@ fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd) -> any
         Server::builder().allow(options.listening.allow_list()?).config(options.server_config()).drain_on(stop);
     for listener in listeners {
         builder = builder.listener(listener);
+    }
+    if let Some(parent) = parent {
+        builder = builder.parent(parent);
     }
     let server = Arc::new(builder.start().context("cannot start to serve")?);
     if (language.event_loop)(&setup, &server)? {

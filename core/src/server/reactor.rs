@@ -101,6 +101,7 @@ impl Reactor {
     /// # Errors
     /// When the system fails us; a peer cannot cause one.
     pub fn turn(&mut self, events: &mut Vec<Event>) -> io::Result<bool> {
+        self.server.say_ready();
         self.server.hub.resume();
         let result = self.turn_now(events);
         self.server.hub.rest();

@@ -1,0 +1,31 @@
+//! What a parent and its workers tell each other: single bytes on a socket between the two. When the parent is gone, its
+//! workers read the end of it, and stop.
+//!
+//! A parent talks to workers that a program of another version started, when it was replaced: what a byte means never
+//! changes.
+
+/// What a worker says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum FromWorker {
+    /// It serves.
+    Ready = b'r',
+    /// It has done what it was meant for: it asks to be replaced, and serves until it is told to retire.
+    Spent = b's',
+}
+
+/// What a parent says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum ToWorker {
+    /// Take no more connections, give those that idle to other workers, finish what has begun, and end.
+    Retire = b'g',
+    /// Nobody will serve any more: as above, but close what idles.
+    Stop = b'q',
+}
+
+impl FromWorker {
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Ready, Self::Spent].into_iter().find(|known| *known as u8 == byte)
+    }
+}

@@ -1,0 +1,73 @@
+//! The parent of several processes: it starts them, replaces those that end, and passes on what it is told by signals. It
+//! runs no script, so no script can harm it.
+//!
+//! One parent looks after several [pools](Pool). A worker is a process that inherits its pool's listening sockets, and a
+//! socket on which both tell each other what there is to tell (`control`).
+//!
+//! # Signals
+//!
+//! | signal | what happens |
+//! | --- | --- |
+//! | TERM, INT | quick stop: no more connections, what has begun may go on for five seconds ([`QUICK`]), exit status 0; a second INT ends everything at once |
+//! | QUIT, WINCH | graceful stop: the same, and what has begun may go on for [`Plan::shutdown_timeout`] |
+//! | HUP, USR2 | reload: options, scripts and the program itself are new; the sockets stay open, and no request is lost |
+//! | USR1 | reopen the log |
+//!
+//! WINCH is left out on a terminal, which sends it whenever its window changes. A worker that is told to stop by a signal of
+//! its own asks its parent to be replaced.
+//!
+//! # Reload
+//!
+//! First the new program is tried: started with the same command line and the open sockets, it does everything up to
+//! serving, and ends. When it complains, all stays as it is, and the log says so. Otherwise the parent becomes the new
+//! program (`exec`, so it keeps its process id, its sockets and its workers), which starts workers of its own. When these
+//! serve, those from before give their connections to them, finish what they have begun, and end. When these fail before they
+//! serve, those from before go on.
+//!
+//! In the order of reading: `control` (what both sides say), `link` (a worker's end), `worker` (one process), `pool` (how many there should be),
+//! `crew` (those that there are), `reload` (from one program to the next), `parent` (the loop).
+
+pub(crate) mod control;
+mod crew;
+mod link;
+mod parent;
+mod pool;
+mod reload;
+mod worker;
+
+use std::time::Duration;
+
+use crate::listener::Listener;
+
+pub use link::Link;
+pub use parent::supervise;
+pub use pool::Size;
+pub use reload::Kept;
+pub use worker::Program;
+
+/// What a quick stop leaves to requests that are running.
+pub const QUICK: Duration = Duration::from_secs(5);
+
+/// Processes that serve the same sockets.
+#[derive(Debug)]
+pub struct Pool {
+    /// Its name, in the log; no two pools have the same.
+    pub name: String,
+    /// The sockets that its workers inherit.
+    pub listeners: Vec<Listener>,
+    /// What is started.
+    pub program: Program,
+    /// How many workers there are.
+    pub size: Size,
+    /// It stands before the other pools: they serve until it has ended.
+    pub is_front: bool,
+}
+
+/// What a parent looks after.
+#[derive(Debug)]
+pub struct Plan {
+    /// The pools.
+    pub pools: Vec<Pool>,
+    /// How long requests that are running may go on once the parent is told to stop gracefully, or a worker to retire.
+    pub shutdown_timeout: Duration,
+}

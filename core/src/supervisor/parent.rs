@@ -1,0 +1,198 @@
+//! The loop of the parent: it waits for signals, for what workers say, and for the time.
+
+use std::io;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::crew::Crew;
+use super::reload::{self, Kept};
+use super::worker::Program;
+use super::{Plan, Pool, QUICK, Size};
+use crate::listener::Listener;
+use crate::signals::Heard;
+
+/// The exit status of a process that a second SIGINT ends, as shells report it.
+const INTERRUPTED: i32 = 130;
+
+/// Looks after pools until the parent is told to stop and all workers have ended.
+///
+/// # Errors
+/// When the first workers cannot be started, or the system cannot wait.
+pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
+    let mut crews: Vec<Crew> = Vec::new();
+    for pool in plan.pools {
+        let workers = kept.workers(&pool.name);
+        crews.push(Crew::new(pool, workers));
+    }
+    let (no_longer_listened_on, of_no_pool) = kept.rest();
+    if !of_no_pool.is_empty() {
+        let mut crew = Crew::new(nobodys_pool(), of_no_pool);
+        crew.retire();
+        crews.push(crew);
+    }
+    for crew in &mut crews {
+        crew.begin()?;
+    }
+    let program = Program::this();
+    let shutdown_timeout = plan.shutdown_timeout;
+    let mut parent =
+        Parent { crews, heard, program, shutdown_timeout, no_longer_listened_on, trial: None, stop: None };
+    while parent.look_after() {
+        parent.wait()?;
+    }
+    Ok(())
+}
+
+/// For workers whose pool is no more.
+fn nobodys_pool() -> Pool {
+    Pool {
+        name: String::new(),
+        listeners: Vec::new(),
+        program: Program::this(),
+        size: Size::fixed(0),
+        is_front: false,
+    }
+}
+
+struct Parent {
+    crews: Vec<Crew>,
+    heard: Heard,
+    /// What it becomes when it is reloaded.
+    program: Program,
+    shutdown_timeout: Duration,
+    /// Open as long as workers from before a reload may take what waits there.
+    no_longer_listened_on: Vec<Listener>,
+    /// The new program, being tried.
+    trial: Option<Child>,
+    stop: Option<Stop>,
+}
+
+/// The parent has been told to stop.
+struct Stop {
+    patience: Duration,
+    deadline: Instant,
+    has_killed: bool,
+}
+
+impl Parent {
+    /// Does all that there is to do now; false when nothing is left.
+    fn look_after(&mut self) -> bool {
+        self.obey();
+        let now = Instant::now();
+        for crew in &mut self.crews {
+            crew.look_after(now);
+        }
+        if !self.no_longer_listened_on.is_empty() && self.crews.iter().all(|crew| !crew.has_old()) {
+            self.no_longer_listened_on.clear();
+        }
+        self.go_on_with_reload();
+        self.go_on_with_stop(now);
+        self.stop.is_none() || !self.crews.iter().all(Crew::is_empty)
+    }
+
+    fn obey(&mut self) {
+        self.heard.woken();
+        let heard = |signal| self.heard.take(signal);
+        // All of them are asked: each is heard once.
+        let (int, term) = (heard(Signal::SIGINT), heard(Signal::SIGTERM));
+        let (quit, winch) = (heard(Signal::SIGQUIT), heard(Signal::SIGWINCH) && !has_terminal());
+        let (hup, usr2) = (heard(Signal::SIGHUP), heard(Signal::SIGUSR2));
+        let _ = (heard(Signal::SIGCHLD), heard(Signal::SIGUSR1));
+        if int && self.stop.is_some() {
+            for crew in &self.crews {
+                crew.kill();
+            }
+            // Ends are the system's now; sockets' files are ours.
+            self.crews.clear();
+            std::process::exit(INTERRUPTED);
+        }
+        if int || term {
+            self.stop(QUICK.min(self.shutdown_timeout));
+        } else if quit || winch {
+            self.stop(self.shutdown_timeout);
+        } else if hup || usr2 {
+            self.reload();
+        }
+    }
+
+    /// Begins to stop, or to stop sooner.
+    fn stop(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        if self.stop.as_ref().is_none_or(|stop| stop.deadline > deadline) {
+            self.stop = Some(Stop { patience, deadline, has_killed: false });
+        }
+    }
+
+    fn go_on_with_stop(&mut self, now: Instant) {
+        let Some(stop) = &mut self.stop else { return };
+        self.no_longer_listened_on.clear();
+        // What stands before the others needs them to the end of its requests.
+        let fronts_have_ended = self.crews.iter().all(|crew| !crew.pool.is_front || crew.is_empty());
+        for crew in self.crews.iter_mut().filter(|crew| crew.pool.is_front || fronts_have_ended) {
+            crew.stop();
+        }
+        if !stop.has_killed && now >= stop.deadline && !self.crews.iter().all(Crew::is_empty) {
+            stop.has_killed = true;
+            tracing::warn!("some workers are still busy after {:?}: they are ended (--shutdown-timeout)", stop.patience);
+            for crew in &mut self.crews {
+                crew.stop();
+                crew.kill();
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        if self.stop.is_some() {
+            return;
+        }
+        if let Some(mut earlier) = self.trial.take() {
+            // What it has read may be what has changed since.
+            let _ = earlier.kill().and_then(|()| earlier.wait());
+        }
+        match reload::start_trial(&self.program, &self.crews) {
+            Ok(child) => self.trial = Some(child),
+            Err(e) => tracing::error!("cannot reload: {}: {e}", self.program.path.display()),
+        }
+    }
+
+    /// Becomes the new program when that has been found fit.
+    fn go_on_with_reload(&mut self) {
+        let Some(trial) = &mut self.trial else { return };
+        let Ok(Some(status)) = trial.try_wait() else { return };
+        self.trial = None;
+        if self.stop.is_some() {
+            return;
+        }
+        if !status.success() {
+            tracing::error!("not reloaded: what is new does not start ({status}); all goes on as before");
+            return;
+        }
+        tracing::info!("reloading");
+        let why = reload::become_new(&self.program, &self.crews);
+        tracing::error!("not reloaded: {}: {why}", self.program.path.display());
+    }
+
+    /// Waits until something happens, or is to be done.
+    fn wait(&self) -> io::Result<()> {
+        let mut fds = vec![PollFd::new(&self.heard, PollFlags::IN)];
+        let workers = self.crews.iter().flat_map(Crew::workers);
+        // Those that leave say nothing any more, and their end is a signal.
+        fds.extend(workers.filter(|worker| worker.stays() && !worker.is_deaf).map(|worker| PollFd::new(worker.control(), PollFlags::IN)));
+        let times = self.crews.iter().filter_map(Crew::next_look);
+        let deadline = self.stop.iter().filter(|stop| !stop.has_killed).map(|stop| stop.deadline);
+        let timeout = times.chain(deadline).min().map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+/// Whether a terminal may send signals that nobody meant.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}

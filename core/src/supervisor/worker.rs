@@ -1,0 +1,158 @@
+//! One child process: how it is started, what is said to it, how it ended.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
+
+use super::control::{FromWorker, ToWorker};
+use crate::inherit::{self, Passed};
+use crate::signals;
+
+/// What is started as a worker.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The file.
+    pub path: PathBuf,
+    /// By what name it is called.
+    pub name: OsString,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// What is set in its environment, besides what the parent has.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+impl Program {
+    /// This program, called as it was called. The path is that of the file: when it has been replaced, it is the new one
+    /// that is started.
+    pub fn this() -> Self {
+        let mut arguments = std::env::args_os();
+        let path = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+        let name = arguments.next().unwrap_or_else(|| path.clone().into());
+        Self { path, name, arguments: arguments.collect(), environment: Vec::new() }
+    }
+
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        command.arg0(&self.name).args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+/// How far a worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It has not yet said that it serves.
+    Starting,
+    /// It serves.
+    Ready,
+    /// It has been told to end.
+    Leaving,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) pid: Pid,
+    control: UnixStream,
+    pub(super) stage: Stage,
+    pub(super) started: Instant,
+    /// Of the generation before a reload.
+    pub(super) is_old: bool,
+    /// Asks to be replaced.
+    pub(super) is_spent: bool,
+    /// It has closed its end, or has died.
+    pub(super) is_deaf: bool,
+}
+
+impl Worker {
+    /// Starts a worker with descriptors by name. It has a process group of its own, so that it does not hear what a
+    /// terminal says to its parent.
+    pub(super) fn start(program: &Program, descriptors: &[(&str, BorrowedFd<'_>)]) -> io::Result<Self> {
+        let (control, theirs) = UnixStream::pair()?;
+        control.set_nonblocking(true)?;
+        let mut copies: Vec<OwnedFd> = Vec::new();
+        let mut pairs = Vec::new();
+        for (name, fd) in descriptors.iter().copied().chain([("control", theirs.as_fd())]) {
+            let copy = inherit::inheritable(fd)?;
+            pairs.push((name, copy.as_raw_fd()));
+            copies.push(copy);
+        }
+        let mut command = program.command();
+        command.env(inherit::WORKER_FDS, Passed::to_text(&pairs)).stdin(Stdio::null()).process_group(0);
+        let child = signals::held_back(|| command.spawn())??;
+        let pid = Pid::from_child(&child);
+        Ok(Self { pid, control, stage: Stage::Starting, started: Instant::now(), is_old: false, is_spent: false, is_deaf: false })
+    }
+
+    /// Takes over a worker that an earlier generation of this process started.
+    pub(super) fn kept(pid: Pid, control: OwnedFd) -> Self {
+        let control = UnixStream::from(control);
+        Self { pid, control, stage: Stage::Ready, started: Instant::now(), is_old: true, is_spent: false, is_deaf: false }
+    }
+
+    /// Whether it works or is about to, and has not been told to end.
+    pub(super) fn stays(&self) -> bool {
+        self.stage != Stage::Leaving
+    }
+
+    /// Tells it to end.
+    pub(super) fn tell(&mut self, what: ToWorker) {
+        self.stage = Stage::Leaving;
+        // One that has died needs no telling.
+        let _ = self.control.write_all(&[what as u8]);
+    }
+
+    /// Notes what it has said.
+    pub(super) fn listen(&mut self) {
+        let mut said = [0; 16];
+        while let Ok(count) = rustix::io::read(&self.control, &mut said) {
+            if count == 0 {
+                self.is_deaf = true;
+                return;
+            }
+            for byte in &said[..count] {
+                match FromWorker::from_byte(*byte) {
+                    Some(FromWorker::Ready) if self.stage == Stage::Starting => self.stage = Stage::Ready,
+                    Some(FromWorker::Spent) => self.is_spent = true,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        let _ = kill_process(self.pid, signal);
+    }
+
+    /// How it ended, in words, if it has.
+    pub(super) fn ended(&self) -> Option<String> {
+        match waitpid(Some(self.pid), WaitOptions::NOHANG) {
+            Ok(None) | Err(rustix::io::Errno::INTR) => None,
+            Ok(Some((_, status))) => Some(in_words(status)),
+            // Somebody else has waited for it.
+            Err(_) => Some("has ended".to_owned()),
+        }
+    }
+
+    /// The parent's end of what both tell each other.
+    pub(super) fn control(&self) -> &UnixStream {
+        &self.control
+    }
+}
+
+fn in_words(status: WaitStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("ended with status {code}"),
+        (None, Some(signal)) => {
+            format!("was killed by {}", signal_hook::low_level::signal_name(signal).unwrap_or("a signal"))
+        }
+        (None, None) => "ended".to_owned(),
+    }
+}

@@ -1,0 +1,43 @@
+//! What the parent of several processes looks after: the pool that the command line describes, and the front before it.
+
+use std::time::Duration;
+
+use fcgi_core::Listener;
+use fcgi_core::supervisor::{Plan, Pool, Program, Size};
+
+use crate::front::{BACKEND, Directory, Sockets};
+use crate::{Language, Options};
+
+/// The pools, and what is to be kept until they have ended.
+pub(crate) fn plan(
+    language: &Language,
+    options: &Options,
+    workers: u16,
+    mut listeners: Vec<Listener>,
+    front: Option<Sockets>,
+) -> (Plan, Option<Directory>) {
+    let program = Program::this();
+    let mut pools = Vec::new();
+    let mut kept = None;
+    if let Some(front) = front {
+        let mut program = program.clone();
+        program.environment.push((BACKEND.into(), front.backend_path()));
+        pools.push(Pool {
+            name: "http".to_owned(),
+            listeners: vec![front.http],
+            program,
+            size: Size::fixed(1),
+            is_front: true,
+        });
+        listeners.push(front.backend);
+        kept = Some(front.directory);
+    }
+    pools.push(Pool {
+        name: language.name.to_lowercase(),
+        listeners,
+        program,
+        size: Size::fixed(workers),
+        is_front: false,
+    });
+    (Plan { pools, shutdown_timeout: Duration::from_secs(options.processes.shutdown_timeout) }, kept)
+}
