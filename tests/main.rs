@@ -12,6 +12,7 @@
 //! * `command_line`: the command line of `lua`, beside the real one
 //! * `changes`: scripts that change on disk, or are broken
 //! * `workers`: processes, threads, signals, stopping
+//! * `reload`: programs, options and scripts that are replaced under load
 //! * `constrained`: hosts that allow one process and no thread
 //! * `nginx`: behind the real one
 //! * `distribution`: several hosts behind HAProxy and nginx; one that is taken down, one that vanishes
@@ -75,6 +76,7 @@ mod python_streams;
 mod python_threads;
 #[cfg(feature = "python")]
 mod python_wsgi;
+mod reload;
 #[cfg(feature = "rhai")]
 mod rhai;
 #[cfg(feature = "rhai")]

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use fcgi_core::http::Site;
+use fcgi_core::inherit::{self, Passed};
 use fcgi_core::interpreter::{Requests, serve_all};
 use fcgi_core::script::{Named, Scripts};
-use fcgi_core::inherit::{self, Passed};
 use fcgi_core::signals::{self, Heard};
 use fcgi_core::supervisor::{self, Kept, Link};
 use fcgi_core::{Listener, Server, Setup, Watchdog, cgi};
@@ -175,14 +175,15 @@ fn work(order: &Order<'_>, mut passed: Passed) -> anyhow::Result<()> {
     // The parent says when to stop. Signals reach all processes at once, and a front still needs its workers then.
     let _signals = signals::catch().context("cannot catch signals")?;
     let link = Link::new(&mut passed)?;
-    let listeners = passed.descriptors("listener")?.into_iter().map(Listener::inherited).collect::<Result<Vec<_>, _>>()?;
+    let listeners =
+        passed.descriptors("listener")?.into_iter().map(Listener::inherited).collect::<Result<Vec<_>, _>>()?;
     let Some(backend) = inherit::variable(front::BACKEND) else {
         return serve_here(order, listeners, link.told()?, Some(link));
     };
     let http = listeners.into_iter().next().context("a front without a socket")?;
     let (front, has_stopped) = front::start(http, backend.into(), site(scripts(order)?)?, order.options, link.told()?)?;
     link.say_ready();
-    rustix::event::poll(&mut [PollFd::new(&has_stopped, PollFlags::IN)], None)?;
+    while rustix::event::poll(&mut [PollFd::new(&has_stopped, PollFlags::IN)], None) == Err(rustix::io::Errno::INTR) {}
     front.stop();
     Ok(())
 }
@@ -203,12 +204,7 @@ fn site(scripts: Scripts) -> anyhow::Result<Site> {
 const STACK: usize = 8 << 20;
 
 /// Serves in this process, with one interpreter for each thread, until `stop` becomes readable.
-fn serve_here(
-    order: &Order<'_>,
-    listeners: Vec<Listener>,
-    stop: OwnedFd,
-    parent: Option<Link>,
-) -> anyhow::Result<()> {
+fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd, parent: Option<Link>) -> anyhow::Result<()> {
     let Order { language, options, .. } = order;
     let scripts = scripts(order)?;
     let watchdog = options.limits.request_timeout.map(Watchdog::start).transpose().context("cannot start a thread")?;

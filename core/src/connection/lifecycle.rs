@@ -16,6 +16,9 @@ use crate::protocol::Session;
 /// connection, and the reset can destroy the answer on its way.)
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long a server that stops waits for the first request of a connection: who has connected is about to send one.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 impl Connection {
     /// Takes over an accepted socket, and reads what has already come: nearly always the whole request.
     pub(crate) fn open(hub: &Hub, socket: OwnedFd, tcp: bool) {
@@ -32,6 +35,7 @@ impl Connection {
             armed: Interest::NONE,
             last_progress: clock::seconds(),
             silent: true,
+            is_new: true,
         };
         let connection =
             hub.open(|token| Self { socket, token, tcp, state: Mutex::new(state), input_came: Condvar::new() });
@@ -66,7 +70,8 @@ impl Connection {
             self.hang_up(state, hub);
         }
         let idle = state.session.active() == 0 && state.inboxes.is_empty() && state.out.is_empty();
-        if idle && state.phase == Phase::Open && (state.close_when_done || hub.is_draining()) {
+        let is_over = state.close_when_done || (hub.is_draining() && !state.silent);
+        if idle && state.phase == Phase::Open && is_over {
             if state.input_open {
                 state.phase = Phase::Lingering;
                 let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
@@ -120,6 +125,8 @@ impl Connection {
         let running = state.inboxes.iter().any(|i| i.stage != Stage::Arriving);
         let (limit, what) = if state.phase == Phase::Lingering {
             (Some(LINGER), "")
+        } else if state.silent && hub.is_draining() {
+            (Some(FIRST_REQUEST), "")
         } else if !state.out.is_empty() {
             (config.write_timeout, ANSWER_LATE)
         } else if running && !(state.is_awaited(config) && state.wants_input(config)) {
@@ -139,11 +146,12 @@ impl Connection {
         }
     }
 
-    /// Whether the poll set is still needed for it, although its requests have been answered: not all has been sent, or
-    /// the peer has not taken it.
+    /// Whether a server that stops still needs the poll set for it, although its requests have been answered: not all has
+    /// been sent, or the peer has not taken it; or it is about to send its first request.
     pub(crate) fn is_leaving(&self) -> bool {
         let state = self.lock();
-        state.phase == Phase::Lingering || !state.out.is_empty()
+        let has_just_come = state.silent && state.phase == Phase::Open;
+        has_just_come || state.phase == Phase::Lingering || !state.out.is_empty()
     }
 
     /// The server is stopping: an idle connection is closed.

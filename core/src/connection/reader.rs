@@ -62,7 +62,8 @@ impl Connection {
     fn on_session_event(self: &Arc<Self>, state: &mut State, event: Event<'_>, hub: &Hub) {
         match event {
             Event::Begin { id, role, keep_conn } => {
-                if hub.is_draining() {
+                let is_first = std::mem::replace(&mut state.is_new, false);
+                if hub.is_draining() && !is_first {
                     return state.refuse_begun(id, &"the server is stopping");
                 }
                 if state.inboxes.is_empty() {

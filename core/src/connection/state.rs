@@ -46,6 +46,8 @@ pub(super) struct State {
     pub(super) last_progress: u32,
     /// Nothing has come yet. Who connects has something to say; who has been answered may idle.
     pub(super) silent: bool,
+    /// No request has begun yet.
+    pub(super) is_new: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

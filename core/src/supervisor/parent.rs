@@ -38,8 +38,7 @@ pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
     }
     let program = Program::this();
     let shutdown_timeout = plan.shutdown_timeout;
-    let mut parent =
-        Parent { crews, heard, program, shutdown_timeout, no_longer_listened_on, trial: None, stop: None };
+    let mut parent = Parent { crews, heard, program, shutdown_timeout, no_longer_listened_on, trial: None, stop: None };
     while parent.look_after() {
         parent.wait()?;
     }
@@ -48,13 +47,7 @@ pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
 
 /// For workers whose pool is no more.
 fn nobodys_pool() -> Pool {
-    Pool {
-        name: String::new(),
-        listeners: Vec::new(),
-        program: Program::this(),
-        size: Size::fixed(0),
-        is_front: false,
-    }
+    Pool { name: String::new(), listeners: Vec::new(), program: Program::this(), size: Size::fixed(0), is_front: false }
 }
 
 struct Parent {
@@ -136,7 +129,10 @@ impl Parent {
         }
         if !stop.has_killed && now >= stop.deadline && !self.crews.iter().all(Crew::is_empty) {
             stop.has_killed = true;
-            tracing::warn!("some workers are still busy after {:?}: they are ended (--shutdown-timeout)", stop.patience);
+            tracing::warn!(
+                "some workers are still busy after {:?}: they are ended (--shutdown-timeout)",
+                stop.patience
+            );
             for crew in &mut self.crews {
                 crew.stop();
                 crew.kill();
@@ -180,7 +176,11 @@ impl Parent {
         let mut fds = vec![PollFd::new(&self.heard, PollFlags::IN)];
         let workers = self.crews.iter().flat_map(Crew::workers);
         // Those that leave say nothing any more, and their end is a signal.
-        fds.extend(workers.filter(|worker| worker.stays() && !worker.is_deaf).map(|worker| PollFd::new(worker.control(), PollFlags::IN)));
+        fds.extend(
+            workers
+                .filter(|worker| worker.stays() && !worker.is_deaf)
+                .map(|worker| PollFd::new(worker.control(), PollFlags::IN)),
+        );
         let times = self.crews.iter().filter_map(Crew::next_look);
         let deadline = self.stop.iter().filter(|stop| !stop.has_killed).map(|stop| stop.deadline);
         let timeout = times.chain(deadline).min().map(|at| at.saturating_duration_since(Instant::now()));

@@ -59,7 +59,10 @@ impl Kept {
                 Ok(listener) => self.listeners.push(listener),
                 Err(e) => return Some(Err(e)),
             },
-            "worker" => self.workers.push((name.to_owned(), Worker::kept(Pid::from_raw(number)?, fd))),
+            "worker" | "leaving" => {
+                let worker = Worker::kept(Pid::from_raw(number)?, fd, what == "leaving");
+                self.workers.push((name.to_owned(), worker));
+            }
             _ => return None,
         }
         Some(Ok(()))
@@ -109,7 +112,8 @@ impl Left {
                 left.line("listener", listener.as_fd(), owner, listener.name())?;
             }
             for worker in crew.workers() {
-                left.line("worker", worker.control().as_fd(), worker.pid.as_raw_nonzero().get(), &crew.pool.name)?;
+                let what = if worker.stays() { "worker" } else { "leaving" };
+                left.line(what, worker.control().as_fd(), worker.pid.as_raw_nonzero().get(), &crew.pool.name)?;
             }
         }
         Ok(left)

@@ -88,13 +88,28 @@ impl Worker {
         command.env(inherit::WORKER_FDS, Passed::to_text(&pairs)).stdin(Stdio::null()).process_group(0);
         let child = signals::held_back(|| command.spawn())??;
         let pid = Pid::from_child(&child);
-        Ok(Self { pid, control, stage: Stage::Starting, started: Instant::now(), is_old: false, is_spent: false, is_deaf: false })
+        Ok(Self {
+            pid,
+            control,
+            stage: Stage::Starting,
+            started: Instant::now(),
+            is_old: false,
+            is_spent: false,
+            is_deaf: false,
+        })
     }
 
     /// Takes over a worker that an earlier generation of this process started.
-    pub(super) fn kept(pid: Pid, control: OwnedFd) -> Self {
-        let control = UnixStream::from(control);
-        Self { pid, control, stage: Stage::Ready, started: Instant::now(), is_old: true, is_spent: false, is_deaf: false }
+    pub(super) fn kept(pid: Pid, control: OwnedFd, is_leaving: bool) -> Self {
+        Self {
+            pid,
+            control: UnixStream::from(control),
+            stage: if is_leaving { Stage::Leaving } else { Stage::Ready },
+            started: Instant::now(),
+            is_old: true,
+            is_spent: false,
+            is_deaf: false,
+        }
     }
 
     /// Whether it works or is about to, and has not been told to end.

@@ -1,0 +1,83 @@
+//! A server whose program, options and scripts are replaced while it serves.
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use crate::support::client::call;
+use crate::support::{Directory, FCGI_LUA, Running};
+
+const SCRIPT: &str =
+    "print('Content-Type: text/plain\\n') local f = io.open('/proc/self/stat') print(f:read('*n')) f:close()";
+
+/// How often: more in a long run.
+fn rounds() -> u32 {
+    std::env::var("FCGI_TEST_RELOADS").ok().and_then(|n| n.parse().ok()).unwrap_or(20)
+}
+
+fn start(arguments: &[&str]) -> Running {
+    let mut command = Command::new(FCGI_LUA);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    Running::start(&mut command)
+}
+
+fn pid(address: &str) -> u32 {
+    call(address, &[], b"").text().lines().last().unwrap().parse().unwrap()
+}
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn no_request_is_lost_by_reloads_under_load() {
+    let directory = Directory::new();
+    let script = directory.file("pid.lua", SCRIPT).display().to_string();
+    let address = directory.socket("s");
+    let mut runner = start(&["--listen", &address, "--workers", "2", &script]);
+    let parent = runner.0.id();
+    let (done, asked) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(SeqCst) {
+                    assert_ne!(pid(&address), parent);
+                    asked.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        for round in 0..rounds() {
+            let before = pid(&address);
+            runner.signal(if round % 2 == 0 { "HUP" } else { "USR2" });
+            wait_for("another worker answers", || pid(&address) != before);
+        }
+        done.store(true, SeqCst);
+    });
+    assert!(asked.load(SeqCst) > 0);
+    runner.signal("TERM");
+    let (status, log) = runner.wait(Duration::from_secs(20));
+    assert_eq!(status, Some(0), "{log}");
+    assert!(!log.contains("ERROR"), "{log}");
+}
+
+#[test]
+fn what_does_not_start_replaces_nothing() {
+    let directory = Directory::new();
+    let script = directory.file("pid.lua", SCRIPT);
+    let address = directory.socket("s");
+    let mut runner = start(&["--listen", &address, "--workers", "1", &script.display().to_string()]);
+    let before = pid(&address);
+    std::fs::rename(&script, directory.path().join("elsewhere")).unwrap();
+    runner.signal("HUP");
+    std::thread::sleep(Duration::from_millis(500));
+    std::fs::rename(directory.path().join("elsewhere"), &script).unwrap();
+    assert_eq!(pid(&address), before);
+    runner.signal("TERM");
+    let (status, log) = runner.wait(Duration::from_secs(20));
+    assert_eq!(status, Some(0), "{log}");
+    assert!(log.contains("cannot open") && log.contains("not reloaded"), "{log}");
+}
