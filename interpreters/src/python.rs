@@ -25,6 +25,12 @@ pub fn language() -> Language {
         },
         options: &[
             LanguageOption {
+                long: "reload",
+                value_name: None,
+                help: "Load modules beside the script or application, or below, anew when their files change",
+                heading: "What is served",
+            },
+            LanguageOption {
                 long: "app",
                 value_name: Some("MODULE:NAME"),
                 help: "Serve this application: module:name, module:factory(), or a module that has 'application' or 'app'",

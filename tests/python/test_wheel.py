@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -53,6 +54,47 @@ def test_the_package():
 def test_on_a_terminal_it_is_python3(words):
     ours, real = run(*words), python(*words)
     assert (ours.stdout, ours.stderr, ours.returncode) == (real.stdout, real.stderr, real.returncode)
+
+
+def test_closed_descriptors_stay_closed():
+    line = ["-c", "import os; print(sorted(os.listdir('/proc/self/fd')))"]
+    ours, real = (
+        subprocess.run(["sh", "-c", 'exec "$@" <&- 2>&-', "sh", command, *line], stdout=subprocess.PIPE, env=environment())
+        for command in (COMMAND, sys.executable)
+    )
+    assert (ours.stdout, ours.returncode) == (real.stdout, 0)
+
+
+def test_python_is_started_once(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import os\nos.write(2, b'started\\n')\n")
+    env = {**environment(), "PYTHONPATH": str(tmp_path)}
+    for words in (["-c", "pass"], ["-W", "error", os.devnull, "--listen"], ["-m", "this"], ["--", os.devnull], ["-Xutf8", os.devnull]):
+        once = subprocess.run([COMMAND, *words], capture_output=True, text=True, env=env)
+        assert (once.stderr, once.returncode) == ("started\n", 0), words
+
+
+@pytest.mark.parametrize(
+    "first, works",
+    [
+        ("#!%s\n", True),
+        ("#!/bin/sh\n'''exec' \"%s\" \"$0\" \"$@\"\n' '''\n", True),
+        ("#!/bin/sh\n'''exec' %s \"$0\" \"$@\"\n' '''\n", True),
+        ("#!/usr/bin/env python3\n", False),
+        ("", False),
+    ],
+)
+def test_the_launcher_finds_python(tmp_path, first, works):
+    """As installers write it into the scripts of an environment; a path with spaces in it takes a second line."""
+    directory = tmp_path / "with spaces"
+    directory.mkdir()
+    os.symlink(shutil.copy(COMMAND, directory), tmp_path / "linked")
+    (directory / "fcgi-python-serve").write_text(first % sys.executable if works else first)
+    words = [tmp_path / "linked", "-c", "import sys; print(sys.executable)"]
+    found = subprocess.run(words, capture_output=True, text=True, env=environment())
+    if works:
+        assert (found.stdout, found.stderr) == (sys.executable + "\n", "")
+    else:
+        assert found.returncode == 2 and "does not say which Python runs it" in found.stderr
 
 
 def test_help_and_version():
@@ -293,3 +335,23 @@ def test_serve_an_asynchronous_application(serve, tmp_path):
     address = serve(command=(sys.executable, str(path)))
     for _ in range(2):
         assert ask(address, {"SCRIPT_NAME": "/x"})[0] == b"Status: 200 OK\r\n\r\n('/x', 3)"
+
+
+@pytest.mark.parametrize("served", [["script.py"], ["--app", "wsgi_app:app"], ["--app", "asgi_app:app"]])
+def test_reload(serve, tmp_path, served):
+    """More is tested of the program."""
+    (tmp_path / "own.py").write_text("text = b'first'\n")
+    (tmp_path / "script.py").write_text("import own\nprint('Content-Type: text/plain\\n')\nprint(own.text.decode(), end='')\n")
+    (tmp_path / "wsgi_app.py").write_text("import own\n\ndef app(environ, start):\n    start('200 OK', [])\n    return [own.text]\n")
+    (tmp_path / "asgi_app.py").write_text(
+        "import own\n\nasync def app(scope, receive, send):\n    assert scope['type'] == 'http'\n"
+        "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
+        "    await send({'type': 'http.response.body', 'body': own.text})\n"
+    )
+    address = serve("--reload", *served, cwd=tmp_path)
+    assert ask(address, {})[0].endswith(b"\n\r\nfirst" if "--app" in served else b"\n\nfirst")
+    (tmp_path / "own.py").write_text("text = b'other'\n")
+    end = time.monotonic() + 60
+    while not ask(address, {})[0].endswith(b"other"):
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -1,12 +1,19 @@
 """Finds applications: the one that the command line names, and those that scripts turn out to be."""
+import _thread
 import ast
 import importlib
 import inspect
 import os
 import sys
 
+from fcgi import _reload
+
 NAMES = ("application", "app")
+# What `--app` calls the application that is no module's (`fcgi.serve`).
+GIVEN = ":given:"
 _loaded = {}
+_generations = {}
+renewing = _thread.allocate_lock()
 
 
 def load(spec):
@@ -18,7 +25,17 @@ def load(spec):
         name, _, attribute = spec.partition(":")
         module = importlib.import_module(name)
         _loaded[spec] = find(module, attribute) if attribute else one_of(module)
+        _reload.of_module(module)
     return _loaded[spec]
+
+
+def load_anew(spec, generation):
+    """As `load`, once modules have changed: they are of this generation. Threads have one application."""
+    with renewing:
+        if _generations.get(spec) != generation:
+            _loaded.pop(spec, None)
+            _generations[spec] = generation
+        return load(spec)
 
 
 def find(module, attribute):

@@ -10,20 +10,14 @@ from http import HTTPStatus
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 
-from fcgi import _application, _fcgi
+from fcgi import _application, _fcgi, _reload
+from fcgi._lifespan import GRACE, VERSIONS, Failed, Lifespan, Renewal
 
 REQUEST, READABLE, WRITABLE, ABORTED = range(4)
 NEW, STARTED, SENDING, COMPLETE = range(4)
-VERSIONS = {"version": "3.0", "spec_version": "2.4"}
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 # How often the server looks at its timeouts, in seconds.
 TICK = 1.0
-# How long requests have to end that were cancelled because the process stops.
-GRACE = 1.0
-
-
-class Failed(Exception):
-    """The application cannot be served; the text says all."""
 
 
 class Disconnected(OSError):
@@ -55,9 +49,10 @@ def describe(exception):
 
 def of_script(path):
     """The application that a file gives, which is loaded as a module of its name."""
-    folder, file = os.path.split(os.path.abspath(path))
+    folder, file = os.path.split(os.path.realpath(path))
     name = os.path.splitext(file)[0]
-    sys.path.insert(0, folder)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     loader = SourceFileLoader(name, os.path.join(folder, file))
     module = module_from_spec(spec_from_loader(name, loader))
     sys.modules[name] = module
@@ -68,14 +63,15 @@ def of_script(path):
 # ---------------------------------------------------------------- the process
 
 
-def serve(reactor, app, script, arguments, first, *, event_loop, **options):
-    """Serves an application until the server stops. With a first request, that has come already: its number and itself."""
+def serve(reactor, app, spec, script, arguments, first, *, event_loop, **options):
+    """Serves an application until the server stops: the one that `--app` names, or a script's. With a first request, that has
+    come already: its number and itself."""
     if script is not None:
         sys.argv = [script, *arguments]
     loop = new_loop(event_loop)
     try:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(run(reactor, app, os.path.basename(script or ""), first, **options))
+        loop.run_until_complete(run(reactor, app, spec, script, first, **options))
     finally:
         close(loop)
 
@@ -107,81 +103,28 @@ def close(loop):
         loop.close()
 
 
-async def run(reactor, app, file, first, *, shutdown_timeout, request_timeout, display_errors):
+async def run(reactor, app, spec, script, first, *, shutdown_timeout, request_timeout, display_errors, reload):
     lifespan = Lifespan(app)
     await lifespan.start()
     # From here on requests are taken; until now they wait in the listener.
-    server = Server(reactor, app, lifespan.state, file, shutdown_timeout, request_timeout, display_errors)
+    server = Server(reactor, lifespan, os.path.basename(script or ""), shutdown_timeout, request_timeout, display_errors)
+    if reload:
+        server.renewal = renewal(server, spec, script)
     if first is not None:
         server.begin(*first)
     await server.run()
-    await lifespan.stop()
+    if server.renewal is not None:
+        await server.renewal.stop()
+    await server.lifespan.stop()
 
 
-# ---------------------------------------------------------------- its beginning and end
-
-
-class Lifespan:
-    """Tells the application when the process begins and stops, if it wants to know."""
-
-    def __init__(self, app):
-        self.app, self.state = app, {}
-        self.failure = None
-        loop = asyncio.get_running_loop()
-        self.started, self.stopping, self.stopped = (loop.create_future() for _ in range(3))
-        self.asked = False
-
-    async def start(self):
-        self.task = asyncio.get_running_loop().create_task(self.run())
-        await self.started
-        if self.failure is not None:
-            await asyncio.wait([self.task], timeout=GRACE)
-            text = self.failure.strip()
-            if "\n" in text:
-                print(text, file=sys.stderr)
-            raise Failed("the application's startup failed%s" % (text and ": " + text.splitlines()[-1]))
-
-    async def stop(self):
-        if self.task.done():
-            return
-        self.stopping.set_result(None)
-        await self.stopped
-        if self.failure is not None:
-            print("the application's shutdown failed: " + self.failure, file=sys.stderr)
-        await asyncio.wait([self.task], timeout=GRACE)
-
-    async def run(self):
-        try:
-            await self.app({"type": "lifespan", "asgi": VERSIONS, "state": self.state}, self.receive, self.send)
-        except asyncio.CancelledError:
-            pass
-        except BaseException:
-            # Before the startup is complete it says that the application knows nothing of all this.
-            if self.started.done() and self.failure is None:
-                traceback.print_exc()
-        finally:
-            for future in (self.started, self.stopped):
-                if not future.done():
-                    future.set_result(None)
-
-    async def receive(self):
-        if not self.asked:
-            self.asked = True
-            return {"type": "lifespan.startup"}
-        await asyncio.shield(self.stopping)
-        return {"type": "lifespan.shutdown"}
-
-    async def send(self, message):
-        kind = message["type"]
-        _, phase, end = (kind + "..").split(".")[:3]
-        future = {"startup": self.started, "shutdown": self.stopped}.get(phase)
-        if future is None or end not in ("complete", "failed") or not kind.startswith("lifespan."):
-            raise RuntimeError("Unexpected ASGI message %r" % kind)
-        if future.done():
-            raise RuntimeError("ASGI message %r came twice" % kind)
-        if end == "failed":
-            self.failure = message.get("message", "")
-        future.set_result(None)
+def renewal(server, spec, script):
+    """What loads the application anew when its modules have changed."""
+    if spec is not None:
+        return Renewal(server, _reload.of_application, lambda generation: _application.load_anew(spec, generation))
+    # The script itself was not imported when it was to be an ordinary one.
+    _reload.watch(os.path.realpath(script))
+    return Renewal(server, lambda: _reload.of_script(script), lambda _: of_script(script))
 
 
 # ---------------------------------------------------------------- requests
@@ -190,8 +133,9 @@ class Lifespan:
 class Server:
     """Turns the reactor, and runs the application for each request."""
 
-    def __init__(self, reactor, app, state, file, shutdown_timeout, request_timeout, display_errors):
-        self.reactor, self.app, self.state = reactor, app, state
+    def __init__(self, reactor, lifespan, file, shutdown_timeout, request_timeout, display_errors):
+        self.reactor, self.lifespan = reactor, lifespan
+        self.renewal = None
         self.shutdown_timeout, self.request_timeout = shutdown_timeout, request_timeout
         self.display_errors = display_errors
         self.scopes = _fcgi.Scopes({"type": "http", "asgi": VERSIONS}, file)
@@ -199,9 +143,10 @@ class Server:
         self.is_stopping = False
         self.loop = asyncio.get_running_loop()
 
-    def begin(self, key, exchange):
+    def begin(self, key, exchange, error=None):
+        """Lets the application answer a request; with the text of an error, that is the answer."""
         cycle = self.cycles[key] = Cycle(self, key, exchange)
-        cycle.task = self.loop.create_task(cycle.run())
+        cycle.task = self.loop.create_task(cycle.run() if error is None else cycle.fail(error))
 
     async def run(self):
         loop = self.loop
@@ -229,7 +174,8 @@ class Server:
             return
         for kind, key, exchange in events:
             if kind == REQUEST:
-                self.begin(key, exchange)
+                if self.renewal is None or not self.renewal.keeps(key, exchange):
+                    self.begin(key, exchange)
             else:
                 cycle = self.cycles.get(key)
                 if cycle is not None:
@@ -255,10 +201,11 @@ class Server:
 class Cycle:
     """One request and its answer."""
 
-    __slots__ = ("server", "key", "exchange", "task", "phase", "has_body", "gone", "status", "readers", "writers")
+    __slots__ = ("server", "lifespan", "key", "exchange", "task", "phase", "has_body", "gone", "status", "readers", "writers")
 
     def __init__(self, server, key, exchange):
-        self.server, self.key, self.exchange = server, key, exchange
+        self.server, self.lifespan = server, server.lifespan
+        self.key, self.exchange = key, exchange
         self.phase, self.has_body, self.gone = NEW, True, False
         # Why it was cancelled.
         self.status = None
@@ -272,8 +219,8 @@ class Cycle:
         text, status = "", 500
         try:
             scope = server.scopes.of(self.exchange)
-            scope["state"] = server.state.copy()
-            await server.app(scope, self.receive, self.send)
+            scope["state"] = self.lifespan.state.copy()
+            await self.lifespan.app(scope, self.receive, self.send)
             if self.phase != COMPLETE and not self.gone:
                 what = "starting" if self.phase == NEW else "completing"
                 text = "the application returned without %s its answer\n" % what
@@ -288,6 +235,10 @@ class Cycle:
                 timer.cancel()
             server.cycles.pop(self.key, None)
             self.end(text, status)
+
+    async def fail(self, error):
+        self.server.cycles.pop(self.key, None)
+        self.end(error, 500)
 
     def end(self, text, status):
         """Ends what the application has not ended."""

@@ -10,7 +10,7 @@ import sys
 import warnings
 from importlib import _bootstrap, _bootstrap_external, machinery
 
-from fcgi import _fcgi
+from fcgi import _fcgi, _reload
 
 modules = sys.modules
 
@@ -191,6 +191,7 @@ class Modules:
         self.standard = os.path.dirname(os.__file__) + os.sep
         self.snapshots = {}
         self.known = {}
+        _reload.known.append(self.known)
         # Those that the request loaded: a script may want another copy of a module for itself.
         self.learned = []
         # What modules beside scripts can change.

@@ -4,9 +4,6 @@ import sys
 
 from fcgi import _application, _fcgi
 
-# What `--app` calls the application that is no module's.
-GIVEN = ":given:"
-
 
 class no_interrupts:
     """Leaves SIGINT to the server, which would else stop and then find it raised as an exception."""
@@ -43,8 +40,10 @@ def serve(application, listen=(), *, http=None, workers=None, threads=1, options
         raise OSError("fcgi.serve() is for programs that python3 runs: fcgi-python serves by --app")
     if not callable(application):
         raise TypeError("the application must be callable")
-    _application._loaded[GIVEN] = application
-    words = ["fcgi-python", "--app", GIVEN, "--threads", str(threads), *options]
+    if "--reload" in options:
+        raise ValueError("--reload is for applications that fcgi-python loads by --app")
+    _application._loaded[_application.GIVEN] = application
+    words = ["fcgi-python", "--app", _application.GIVEN, "--threads", str(threads), *options]
     for address in [listen] if isinstance(listen, str) else listen:
         words += ["--listen", address]
     if http is not None:

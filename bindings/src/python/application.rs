@@ -1,7 +1,7 @@
 //! Applications: how one is found, and what lets it answer.
 
 use std::cell::RefCell;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +13,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::wsgi::Wsgi;
-use super::{accept, own, timeout};
+use super::wsgi::{self, Wsgi};
+use super::{accept, own, reload::Reload, timeout};
 
 const NEEDS_THE_PROCESS: &str =
     "this is an application by ASGI: with --threads, say so by --interface asgi; one thread serves all of its requests";
@@ -27,7 +27,11 @@ const APPLICATIONS: usize = 64;
 /// they are.
 pub(super) struct Named {
     wsgi: Wsgi,
-    display_errors: bool,
+    spec: OsString,
+    setup: Setup,
+    reload: Reload,
+    /// Of the modules that it was loaded with.
+    generation: u64,
 }
 
 impl Named {
@@ -43,15 +47,33 @@ impl Named {
             return Err(PyValueError::new_err(NEEDS_A_SERVER));
         }
         let wsgi = Wsgi::new(&application, setup, Some(Vec::new()))?;
-        Ok(Self { wsgi, display_errors: setup.display_errors })
+        let reload = Reload::new(py, setup)?;
+        let generation = reload.of_application(py);
+        Ok(Self { wsgi, spec: spec.to_owned(), setup: setup.clone(), reload, generation })
+    }
+
+    /// Loads the application anew if its modules have changed.
+    fn renew(&mut self, py: Python<'_>) -> PyResult<()> {
+        let generation = self.reload.of_application(py);
+        if generation != self.generation {
+            let application = py.import("fcgi._application")?.getattr("load_anew")?.call1((&self.spec, generation))?;
+            self.wsgi = Wsgi::new(&application, &self.setup, Some(Vec::new()))?;
+            self.generation = generation;
+        }
+        Ok(())
     }
 
     /// Lets the application answer a request to its end; gives the exit status.
     pub(super) fn answer(&mut self, request: CoreRequest) -> u32 {
         let request = Arc::new(Mutex::new(request));
         let status = Python::attach(|py| {
+            let display_errors = self.setup.display_errors;
             timeout::begin(&request);
-            let status = self.wsgi.answer(py, &request, None, self.display_errors);
+            let status = match self.renew(py) {
+                Ok(()) => self.wsgi.answer(py, &request, None, display_errors),
+                // It is tried again with the next request.
+                Err(e) => wsgi::fail(py, &request, &e, display_errors),
+            };
             timeout::end(py);
             status
         });
@@ -98,6 +120,8 @@ pub(super) struct Running {
     pub(super) main: Py<PyAny>,
     /// What it sees as `os.environ`.
     pub(super) environment: Py<PyDict>,
+    /// Of the modules that it was loaded with.
+    pub(super) generation: u64,
 }
 
 /// The applications of scripts. Those used last are last.
@@ -105,11 +129,11 @@ pub(super) struct Running {
 pub(super) struct Applications(Vec<Running>);
 
 impl Applications {
-    /// The application that a script has given, unless its file has changed since.
-    pub(super) fn take(&mut self, script: &Path) -> Option<Running> {
+    /// The application that a script has given, unless its file has changed since, or its modules, which are of this generation.
+    pub(super) fn take(&mut self, script: &Path, generation: u64) -> Option<Running> {
         let at = self.0.iter().rposition(|running| running.script.path() == script)?;
         let mut running = self.0.remove(at);
-        (!running.script.has_changed()).then_some(running)
+        (running.generation == generation && !running.script.has_changed()).then_some(running)
     }
 
     pub(super) fn keep(&mut self, running: Running) {
@@ -126,40 +150,41 @@ struct Shared {
     application: Py<PyAny>,
     main: Py<PyAny>,
     environment: Py<PyDict>,
+    generation: u64,
 }
 
 /// The applications of scripts that all threads of this process call.
 static SHARED: Mutex<Vec<Shared>> = Mutex::new(Vec::new());
 
-/// The application that a script has given to another thread, unless its file has changed since.
-pub(super) fn of_other_thread(py: Python<'_>, script: &Path, setup: &Setup) -> Option<Running> {
+/// The application that a script has given to another thread, unless its file has changed since, or its modules.
+pub(super) fn of_other_thread(py: Python<'_>, script: &Path, generation: u64, setup: &Setup) -> Option<Running> {
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     let at = shared.iter().rposition(|shared| shared.script.path() == script)?;
-    if shared[at].script.has_changed() {
+    if shared[at].generation != generation || shared[at].script.has_changed() {
         let old = shared.remove(at);
         drop(shared);
         // It may run code as it goes.
         drop(old);
         return None;
     }
-    let Shared { script, application, main, environment } = &shared[at];
+    let Shared { script, application, main, environment, .. } = &shared[at];
     let (watch, application) = (script.clone(), application.clone_ref(py));
     let (main, environment) = (main.clone_ref(py), environment.clone_ref(py));
     drop(shared);
     let wsgi = Wsgi::new(application.bind(py), setup, file_of(watch.path(), setup)).ok()?;
-    Some(Running { script: watch, wsgi, main, environment })
+    Some(Running { script: watch, wsgi, main, environment, generation })
 }
 
 /// Gives an application to the other threads, too. When another one has loaded it meanwhile, that is the one for all.
 pub(super) fn share(py: Python<'_>, running: Running, setup: &Setup) -> Running {
-    if let Some(other) = of_other_thread(py, running.script.path(), setup) {
+    if let Some(other) = of_other_thread(py, running.script.path(), running.generation, setup) {
         return other;
     }
     let (script, application) = (running.script.clone(), running.wsgi.application(py));
     let (main, environment) = (running.main.clone_ref(py), running.environment.clone_ref(py));
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     if shared.len() < APPLICATIONS {
-        shared.push(Shared { script, application, main, environment });
+        shared.push(Shared { script, application, main, environment, generation: running.generation });
     }
     running
 }

@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use super::engine::refuse_options_of_lua;
-use super::ffi;
+use super::{ffi, reload};
 use exchange::Exchange;
 use scope::Scopes;
 
@@ -53,12 +53,12 @@ pub fn serve_asgi(setup: &Setup, server: &Arc<Server>) -> anyhow::Result<bool> {
         let found = || -> PyResult<bool> {
             let (spec, script) = (name(spec)?, name(script)?);
             let find = py.import("fcgi._asgi")?.getattr("find")?;
-            let application = find.call1((spec, &script, interface.is_some(), setup.shared_process))?;
+            let application = find.call1((&spec, &script, interface.is_some(), setup.shared_process))?;
             if application.is_none() {
                 return Ok(false);
             }
             let reactor = fcgi_core::Reactor::new(server.clone());
-            run(setup, reactor, &application, script, event_loop, None).map(|()| true)
+            run(setup, reactor, &application, spec, script, event_loop, None).map(|()| true)
         };
         found().map_err(|e| why(py, &e))
     })
@@ -84,7 +84,7 @@ pub(super) fn take_over(
     let serve = || {
         let script = ffi::decode(py, script.as_os_str().as_bytes())?;
         let (key, exchange) = (request.key(), Bound::new(py, Exchange::new(request, spooled))?);
-        let result = run(setup, reactor, application, Some(script), "auto", Some((key, exchange.clone())));
+        let result = run(setup, reactor, application, None, Some(script), "auto", Some((key, exchange.clone())));
         // What failed may still hold it.
         exchange.get().fail(&fcgi_core::response::error_page("500 Internal Server Error", b""));
         result
@@ -104,6 +104,7 @@ fn run<'py>(
     setup: &Setup,
     reactor: fcgi_core::Reactor,
     application: &Bound<'py, PyAny>,
+    spec: Option<Bound<'py, PyString>>,
     script: Option<Bound<'py, PyString>>,
     event_loop: &str,
     first: Option<(u64, Bound<'py, Exchange>)>,
@@ -115,9 +116,10 @@ fn run<'py>(
     options.set_item("shutdown_timeout", setup.shutdown_timeout.as_secs_f64())?;
     options.set_item("request_timeout", setup.request_timeout.map(|timeout| timeout.as_secs_f64()))?;
     options.set_item("display_errors", setup.display_errors)?;
+    options.set_item("reload", reload::is_wanted(setup))?;
     let reactor = Reactor { inner: Mutex::new(Turning { reactor, events: Vec::new() }) };
     let serve = py.import("fcgi._asgi")?.getattr("serve")?;
-    serve.call((reactor, application, script, arguments?, first), Some(&options))?;
+    serve.call((reactor, application, spec, script, arguments?, first), Some(&options))?;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use super::accept::{Left, Loop, Means};
 use super::application::{self, Applications, Found, Named, Running};
 use super::process::Environment;
+use super::reload::Reload;
 use super::request::Request;
 use super::stdio::Stdio;
 use super::{asgi, descriptors, ffi, own, timeout};
@@ -29,6 +30,9 @@ struct Engine {
     stdio: Py<Stdio>,
     code: Cache<Compiled>,
     applications: Applications,
+    reload: Reload,
+    /// Of the modules that the request finds.
+    generation: u64,
 }
 
 /// Methods of an object of the class `Script` of `fcgi._script`, and what runs compiled code.
@@ -101,8 +105,8 @@ impl Engine {
             run,
         };
         let environment = Py::new(py, Environment::new(py, !setup.shared_process)?)?;
-        let applications = Applications::default();
-        Ok(Self { setup, scripts, environment, stdio, code: Cache::default(), applications })
+        let (applications, reload) = (Applications::default(), Reload::new(py, &setup)?);
+        Ok(Self { setup, scripts, environment, stdio, code: Cache::default(), applications, reload, generation: 0 })
     }
 
     /// What a script needs that takes its requests itself.
@@ -164,7 +168,8 @@ impl Engine {
                 let environment = self.environment.get().of_application(py, &environment)?;
                 return Ok(match found {
                     Found::Wsgi(wsgi) => {
-                        let running = Running { script: Watch::new(script), wsgi, main, environment };
+                        let script = Watch::new(script);
+                        let running = Running { script, wsgi, main, environment, generation: self.generation };
                         let shares = self.setup.shared_process;
                         let running = if shares { application::share(py, running, &self.setup) } else { running };
                         Ended::Application(running)
@@ -322,8 +327,10 @@ impl Interpreter for Engine {
     fn serve(&mut self, script: &Path, request: CoreRequest, more: &Rc<RefCell<Requests>>) {
         let request = Request::new(request);
         let shared = request.shared().clone();
-        let of_other_thread = || Python::attach(|py| application::of_other_thread(py, script, &self.setup));
-        let running = self.applications.take(script);
+        let generation = self.reload.of_script(script);
+        self.generation = generation;
+        let of_other_thread = || Python::attach(|py| application::of_other_thread(py, script, generation, &self.setup));
+        let running = self.applications.take(script, generation);
         let running = if self.setup.shared_process { running.or_else(of_other_thread) } else { running };
         if let Some(running) = running {
             let status = Python::attach(|py| self.call(py, running, &request, None));

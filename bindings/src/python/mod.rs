@@ -34,6 +34,7 @@ mod own;
 #[cfg(not(feature = "python-extension"))]
 mod plain;
 mod process;
+mod reload;
 mod request;
 mod stdio;
 mod timeout;

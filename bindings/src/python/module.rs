@@ -11,7 +11,7 @@ use super::isolation::{self, Snapshot};
 use super::process::{self, Environment};
 use super::request::Request;
 use super::stdio::Stdio;
-use super::{asgi, descriptors, ffi, own, timeout};
+use super::{asgi, descriptors, ffi, own, reload, timeout};
 
 /// Adds what the package `fcgi` needs to its native module.
 ///
@@ -77,8 +77,9 @@ fn interrupt(thread: std::ffi::c_ulong, exception: &Bound<'_, PyAny>) {
     ffi::interrupt(thread, exception);
 }
 
-/// Gives scripts what their command line says that they need: flup's names (`--flup`).
+/// Gives scripts what their command line says that they need: flup's names (`--flup`), modules as they are now (`--reload`).
 pub(super) fn offer(py: Python<'_>, setup: &Setup) -> PyResult<()> {
+    reload::start(py, setup)?;
     if setup.option("flup").is_some() {
         py.import("fcgi._flup")?.getattr("offer")?.call0()?;
     }
@@ -92,7 +93,7 @@ pub(super) mod sources {
     use pyo3::types::PyDict;
 
     /// Name, whether it is a package, source.
-    const SOURCES: [(&str, bool, &str); 22] = [
+    const SOURCES: [(&str, bool, &str); 24] = [
         ("fcgi", true, include_str!("../../python/fcgi/__init__.py")),
         ("fcgi._asgi", false, include_str!("../../python/fcgi/_asgi.py")),
         ("fcgi._script", false, include_str!("../../python/fcgi/_script.py")),
@@ -101,8 +102,10 @@ pub(super) mod sources {
         ("fcgi._files", false, include_str!("../../python/fcgi/_files.py")),
         ("fcgi._flup", false, include_str!("../../python/fcgi/_flup.py")),
         ("fcgi._isolation", false, include_str!("../../python/fcgi/_isolation.py")),
+        ("fcgi._lifespan", false, include_str!("../../python/fcgi/_lifespan.py")),
         ("fcgi._loop", false, include_str!("../../python/fcgi/_loop.py")),
         ("fcgi._modules", false, include_str!("../../python/fcgi/_modules.py")),
+        ("fcgi._reload", false, include_str!("../../python/fcgi/_reload.py")),
         ("fcgi._serve", false, include_str!("../../python/fcgi/_serve.py")),
         ("fcgi.flup", false, include_str!("../../python/fcgi/flup.py")),
         ("fcgi._streams", false, include_str!("../../python/fcgi/_streams.py")),

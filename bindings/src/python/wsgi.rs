@@ -70,11 +70,7 @@ impl Wsgi {
             Ok(status) => status,
             // A client that has gone is no mistake of the application's.
             Err(e) if e.is_instance_of::<PyOSError>(py) && py.detach(|| lock(request).is_aborted()) => 1,
-            Err(e) => {
-                let text = format_error(py, &e);
-                py.detach(|| fail(request, &text, display_errors));
-                1
-            }
+            Err(e) => fail(py, request, &e, display_errors),
         }
     }
 
@@ -143,16 +139,20 @@ fn send<'py>(
     start.end(py)
 }
 
-/// Says what went wrong, and gives an error page if nothing was sent.
-fn fail(request: &Shared, text: &str, display_errors: bool) {
-    let mut request = lock(request);
-    let _ = request.stderr().write_all(text.as_bytes());
-    if request.discard() {
-        let details = if display_errors { text.as_bytes() } else { b"" };
-        request.answer_with_error("500 Internal Server Error", details);
-    } else {
-        let _ = request.break_off();
-    }
+/// Says what went wrong, and gives an error page if nothing was sent; gives the exit status.
+pub(super) fn fail(py: Python<'_>, request: &Shared, error: &PyErr, display_errors: bool) -> u32 {
+    let text = format_error(py, error);
+    py.detach(|| {
+        let mut request = lock(request);
+        let _ = request.stderr().write_all(text.as_bytes());
+        if request.discard() {
+            let details = if display_errors { text.as_bytes() } else { b"" };
+            request.answer_with_error("500 Internal Server Error", details);
+        } else {
+            let _ = request.break_off();
+        }
+    });
+    1
 }
 
 fn format_error(py: Python<'_>, error: &PyErr) -> String {
