@@ -248,7 +248,7 @@ fn on_a_command_line() {
         assert!(out.is_empty() && status == Some(2) && err.contains("fcgi-rhai: "), "{arguments:?}: {err}");
         assert!(err.contains(why), "{arguments:?}: {err}");
     }
-    let (out, err, status) = run(&["-eprint(1)", "-e", "exit(300)"], "");
+    let (out, err, status) = run(&["-eprint(1);", "-e", "exit(300)"], "");
     assert_eq!((&*out, &*err, status), ("1\n", "", Some(44)));
     let (out, _, status) =
         run(&["-e", "for name in env_names() { if name == \"GREETING\" { print(env(name)); } }"], "");
