@@ -58,6 +58,7 @@ pub mod protocol;
 mod queue;
 pub mod request;
 pub mod response;
+pub mod scoreboard;
 pub mod script;
 pub mod server;
 pub mod signals;
