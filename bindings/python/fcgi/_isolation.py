@@ -17,6 +17,10 @@ from fcgi._modules import Modules
 from fcgi._notes import noted, tell
 
 modules = sys.modules
+# Their module is one that scripts change: they are found quicker here.
+getrecursionlimit, getswitchinterval = sys.getrecursionlimit, sys.getswitchinterval
+gettrace, getprofile = sys.gettrace, sys.getprofile
+filters_mutated = warnings._filters_mutated
 
 
 class Exits:
@@ -208,6 +212,7 @@ class Isolation:
         self.threads = set(sys._current_frames())
         # Threads of requests that took too long.
         self.left = []
+        self.modules_then, self.libraries = 0, []
         sys.argv = []
         changing = {"stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__", "argv"}
         # Those that were replaced above are as they should be.
@@ -215,7 +220,7 @@ class Isolation:
         for name in list(self.modules.known):
             self.modules.learn(name, modules[name])
         self.sys_snapshot = [_fcgi.Snapshot(sys.__dict__, changing)]
-        self.put = self.sys_snapshot[0].put
+        self.put, self.keep = self.sys_snapshot[0].put, self.sys_snapshot[0].keep
         self.snapshots = [*self.sys_snapshot, _fcgi.Snapshot(builtins.__dict__, {"_"})]
 
     def on_move(self, *_):
@@ -334,19 +339,17 @@ class Isolation:
         changed = self.modules.leave(uses)
         if changed and "time" in changed:
             self.leave_time(modules["time"])
-        for now, before in self.lists:
-            if now != before:
-                now[:] = before
+        _fcgi.restore_lists(self.lists)
         if warnings.filters is not self.filters:
             warnings.filters = self.filters
-        warnings._filters_mutated()
-        if sys.getrecursionlimit() != self.recursion:
+        filters_mutated()
+        if getrecursionlimit() != self.recursion:
             sys.setrecursionlimit(self.recursion)
-        if sys.getswitchinterval() != self.interval:
+        if getswitchinterval() != self.interval:
             sys.setswitchinterval(self.interval)
-        if sys.gettrace() is not None:
+        if gettrace() is not None:
             sys.settrace(None)
-        if sys.getprofile() is not None:
+        if getprofile() is not None:
             sys.setprofile(None)
         if uses.gc:
             (gc.enable if self.gc[0] else gc.disable)()
@@ -356,9 +359,26 @@ class Isolation:
             signals.leave()
         if self.moved:
             self.leave_process()
-        self.leave_libraries()
+        if len(modules) != self.modules_then:
+            self.look_for_libraries()
+        for name, leave in self.libraries:
+            module = modules.get(name)
+            if module:
+                leave(module)
         if _thread._count():
             self.end_threads()
+
+    def look_for_libraries(self):
+        """Finds out which modules are there that keep something by functions of their own."""
+        self.modules_then = len(modules)
+        leaves = {
+            "_socket": self.leave_socket,
+            "logging": self.leave_logging,
+            "gettext": self.leave_gettext,
+            "asyncio.events": self.leave_asyncio,
+            "random": self.leave_random,
+        }
+        self.libraries = [(name, leave) for name, leave in leaves.items() if name in modules]
 
     def leave_time(self, time):
         if self.zone is None:
@@ -374,23 +394,18 @@ class Isolation:
         if _fcgi.locale() != self.locale:
             _fcgi.set_locale(self.locale)
 
-    def leave_libraries(self):
-        get = modules.get
-        socket = get("_socket")
-        if socket and socket.getdefaulttimeout() is not None:
+    @staticmethod
+    def leave_socket(socket):
+        if socket.getdefaulttimeout() is not None:
             socket.setdefaulttimeout(None)
-        logging = get("logging")
-        if logging:
-            self.leave_logging(logging)
-        gettext = get("gettext")
-        if gettext:
-            gettext._localedirs.clear()
-        asyncio = get("asyncio.events")
-        if asyncio:
-            asyncio._set_running_loop(None)
-        random = get("random")
-        if random:
-            self.leave_random(random)
+
+    @staticmethod
+    def leave_gettext(gettext):
+        gettext._localedirs.clear()
+
+    @staticmethod
+    def leave_asyncio(asyncio):
+        asyncio._set_running_loop(None)
 
     def leave_random(self, random):
         if not self.watches_random:

@@ -40,6 +40,7 @@ class Streams:
         for one in self.environments:
             one._data = environment
         if self.has_begun:
+            self.streams.put_back()
             self.streams.forget()
         self.has_begun = True
         self.streams.open(environment, has_body)

@@ -12,6 +12,7 @@ from importlib import _bootstrap, _bootstrap_external, machinery
 
 from fcgi import _fcgi, _reload
 
+restore_all = _fcgi.restore_all
 modules = sys.modules
 
 # What these keep are caches, which are as good for the next request.
@@ -243,15 +244,27 @@ class Modules:
     def leave(self, uses):
         """Puts the modules of the standard library back which a script with such code can have changed; forgets what is to
         be loaded anew. Gives the names of those that had changed."""
+        if uses.everything or self.learned or self.volatile or self.warning or len(modules) != len(self.known) + 1:
+            self.settle(uses)
+        if self.uses.names:
+            # Seldom: what lies beside scripts is not the script, but is changed as often.
+            uses = Uses(uses.names | self.uses.names)
+        if uses.chosen[0] != len(self.snapshots):
+            uses.chosen = (len(self.snapshots), *self.choose(uses))
+        _, chosen, snapshots = uses.chosen
+        changed = restore_all(snapshots)
+        return changed and [chosen[number] for number in changed]
+
+    def settle(self, uses):
+        """Looks after the modules that have come, and those that are to go."""
         for name in self.learned:
             if modules.get(name) is not self.known.get(name):
                 self.known.pop(name, None)
                 self.snapshots.pop(name, None)
         self.learned.clear()
         if uses.everything:
-            for name, module in list(self.known.items()):
-                if modules.get(name) is not module:
-                    modules[name] = module
+            for name in _fcgi.others(modules, self.known):
+                modules[name] = self.known[name]
         if len(modules) != len(self.known) + 1:
             for name in [name for name in modules if name not in self.known and name != "__main__"]:
                 self.learn(name, modules[name])
@@ -263,14 +276,6 @@ class Modules:
         for name in self.warning:
             self.known.pop(name, None)
             self.forget(name)
-        if self.uses.names:
-            # Seldom: what lies beside scripts is not the script, but is changed as often.
-            uses = Uses(uses.names | self.uses.names)
-        if uses.chosen[0] != len(self.snapshots):
-            uses.chosen = (len(self.snapshots), *self.choose(uses))
-        _, chosen, snapshots = uses.chosen
-        changed = _fcgi.restore_all(snapshots)
-        return changed and [chosen[number] for number in changed]
 
     def choose(self, uses):
         """The modules that code can have changed that uses these names: all, or those that it names itself, and those

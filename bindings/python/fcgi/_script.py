@@ -29,11 +29,12 @@ class Script:
         self.annotations = "__annotations__" in main
         self.paths = {}
         self.environments = os.environ, os.environb
-        self.serving = False
+        self.serving = self.is_child = self.kept = False
         self.abandoned = None
         self.nobody = Module("__main__")
         self.uses = {}
         self.isolation = Isolation(self)
+        self.streams.keep = self.isolation.keep
         os.register_at_fork(before=self.forks, after_in_parent=self.isolation.signals.has_forked, after_in_child=self.forked)
         sys.addaudithook(stdio.audit)
 
@@ -42,8 +43,8 @@ class Script:
     def begin(self, path, environment, has_body):
         """Makes ready for a script; gives what calls functions in its context, and its globals."""
         self.serving, self.path = True, path
-        for one in self.environments:
-            one._data = environment
+        environ, environb = self.environments
+        environ._data = environb._data = environment
         known = self.paths.get(path)
         if known is None:
             known = self.paths[path] = self.know(path)
@@ -55,6 +56,9 @@ class Script:
         if self.annotations:
             globals["__annotations__"] = {}
         self.isolation.put("argv", [path, *self.arguments])
+        if self.kept:
+            self.kept = False
+            self.streams.put_back()
         self.isolation.enter(where, folder, environment)
         self.streams.open(environment, has_body)
         return Context().run, globals
@@ -83,7 +87,7 @@ class Script:
         """Lets go of a script that is an application, without an end; gives its module and its environment."""
         main = modules["__main__"]
         modules["__main__"] = self.nobody
-        self.serving, self.globals = False, None
+        self.serving, self.globals, self.kept = False, None, True
         return main, os.environ._data
 
     def call(self, main, path, environment):
@@ -102,6 +106,7 @@ class Script:
         """Makes ready for the next request of a script that loops."""
         for one in self.environments:
             one._data = environment
+        self.streams.put_back()
         self.streams.forget()
         self.streams.open(environment, has_body)
 
@@ -111,7 +116,7 @@ class Script:
             return self.forget(self.abandoned)
         status = 0 if exception is None else self.report(exception)
         exception = None
-        if _fcgi.is_forked():
+        if self.is_child:
             self.leave(status)
         try:
             try:
@@ -125,7 +130,7 @@ class Script:
             self.globals = None
         except Ended:
             pass
-        if _fcgi.is_forked():
+        if self.is_child:
             self.leave(status)
         return self.forget(status if self.abandoned is None else self.abandoned)
 
@@ -197,6 +202,7 @@ class Script:
 
     def forked(self):
         """This process is a child that a script forked: a process as others are."""
+        self.is_child = True
         _fcgi.forked()
         self.isolation.signals.forked()
 

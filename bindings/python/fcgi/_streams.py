@@ -8,6 +8,7 @@ from fcgi._notes import noted
 
 FileIO, BufferedReader, BufferedWriter = _io.FileIO, _io.BufferedReader, _io.BufferedWriter
 TextIOWrapper = _io.TextIOWrapper
+STREAMS = ("stdin", "stdout", "stderr")
 NAMES = ("<stdin>", "<stdout>", "<stderr>")
 # Encodings that begin each text alike.
 STATELESS = frozenset(("utf-8", "ascii", "latin-1", "iso-8859-1", "cp1252"))
@@ -22,6 +23,14 @@ def unbuffered(write, flush):
         return written
 
     return write_and_send
+
+
+def is_closed(stream):
+    """Whether a stream of ours has been closed; one that has been detached has not."""
+    try:
+        return stream.closed
+    except ValueError:
+        return False
 
 
 class Streams:
@@ -39,6 +48,11 @@ class Streams:
         self.used = [True, True, True]
         self.layers = [None, None, None]
 
+    @staticmethod
+    def keep(name, stream):
+        """Lets `sys` have a stream."""
+        setattr(sys, name, stream)
+
     def encodings_of(self, environment):
         """How `python3` would read and write text: as this interpreter was started, unless the request's variables say
         otherwise."""
@@ -54,24 +68,18 @@ class Streams:
         return found
 
     def open(self, environment, has_body):
-        """Makes the streams of a request."""
-        encodings = self.encodings_of(environment)
-        made = self.made
-        if encodings != self.encodings:
+        """Makes the streams of a request; `sys` has those of the one before it."""
+        if self.encodings is not self.default or b"PYTHONIOENCODING" in environment:
+            encodings = self.encodings_of(environment)
+            if encodings != self.encodings:
+                self.used[:] = True, True, True
             self.encodings = encodings
-            self.used[:] = True, True, True
         if has_body:
             self.used[0] = True
         if True in self.used:
             self.begin_anew()
-        if sys.stdin is not made[0] or sys.__stdin__ is not made[0]:
-            sys.stdin = sys.__stdin__ = made[0]
-        if sys.stdout is not made[1] or sys.__stdout__ is not made[1]:
-            sys.stdout = sys.__stdout__ = made[1]
-        if sys.stderr is not made[2] or sys.__stderr__ is not made[2]:
-            sys.stderr = sys.__stderr__ = made[2]
-        if has_body:
-            self.used[0] = True
+            if has_body:
+                self.used[0] = True
 
     def begin_anew(self):
         for number in (0, 1, 2):
@@ -82,6 +90,14 @@ class Streams:
                 self.make(number)
             else:
                 self.begin(self.made[number], number)
+        self.put_back()
+
+    def put_back(self):
+        """Takes back what a script has put in the place of its streams."""
+        for made, name in zip(self.made, STREAMS):
+            for name in (name, "__%s__" % name):
+                if getattr(sys, name, None) is not made:
+                    self.keep(name, made)
 
     def make(self, number):
         """Makes a stream, and what it consists of."""
@@ -138,16 +154,23 @@ class Streams:
     def close(self, status):
         """Writes out what is left; as `python3`, with status 120 when that cannot be done."""
         self.stdio.end()
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                if stream is not None and not stream.closed:
-                    stream.flush()
-            except AttributeError:
-                pass
-            except BaseException as e:
-                if stream is sys.stdout:
-                    status = status or 120
-                    self.complain(stream, e)
+        _, stdout, stderr = self.made
+        try:
+            stream = sys.stdout
+            if stream is stdout or stream is not None and not stream.closed:
+                stream.flush()
+        except AttributeError:
+            pass
+        except BaseException as e:
+            if stream is not stdout or not is_closed(stdout):
+                status = status or 120
+                self.complain(stream, e)
+        try:
+            stream = sys.stderr
+            if stream is stderr or stream is not None and not stream.closed:
+                stream.flush()
+        except BaseException:
+            pass
         return status
 
     @staticmethod
@@ -167,14 +190,12 @@ class Streams:
                 pass
 
     def forget(self):
-        """Takes back what a script has put in the place of its streams."""
-        made = self.made
-        if sys.stdout is not made[1] or sys.stdin is not made[0] or sys.stderr is not made[2]:
-            # What has taken their place may close them as it goes.
-            sys.stdin, sys.stdout, sys.stderr = made
-        for number in (1, 2) if True in self.used else ():
+        """Empties what is to begin anew."""
+        if True not in self.used:
+            return
+        for number in (1, 2):
             if self.used[number]:
-                for stream in (made[number], self.layers[number][1]):
+                for stream in (self.made[number], self.layers[number][1]):
                     try:
                         stream.flush()
                     except BaseException:

@@ -87,6 +87,24 @@ impl Snapshot {
         Ok(())
     }
 
+    /// Sets a value that is to be so from now on.
+    fn keep(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let dict = self.dict.bind(py);
+        let mut former = None;
+        for (known, kept) in &mut kept.entries {
+            if known.bind(py).eq(key)? {
+                former = kept.replace(value.clone().unbind());
+            }
+        }
+        let present = dict.get_item(key)?;
+        dict.set_item(key, value)?;
+        kept.tag = None;
+        drop(kept);
+        drop((former, present));
+        Ok(())
+    }
+
     /// Puts the dictionary back; gives the names of what was changed. Modules that have come stay: a package has those
     /// inside it that are loaded later.
     fn restore(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
@@ -156,6 +174,30 @@ pub(super) fn restore_all(py: Python<'_>, snapshots: &Bound<'_, PyList>) -> PyRe
         }
     }
     Ok(changed)
+}
+
+/// Puts back lists that do not hold the very objects that they held: of each pair the first one, by the second one.
+#[pyfunction]
+pub(super) fn restore_lists(pairs: &Bound<'_, PyList>) -> PyResult<()> {
+    for pair in pairs {
+        let (now, before): (Bound<'_, PyList>, Bound<'_, PyList>) = pair.extract()?;
+        if now.len() != before.len() || now.iter().zip(&before).any(|(now, before)| !now.is(&before)) {
+            now.set_slice(0, now.len(), &before)?;
+        }
+    }
+    Ok(())
+}
+
+/// The keys of a dictionary for which another one has not the same value.
+#[pyfunction]
+pub(super) fn others<'py>(other: &Bound<'py, PyDict>, dict: &Bound<'py, PyDict>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let mut keys = Vec::new();
+    for (key, value) in dict.iter() {
+        if !other.get_item(&key)?.is_some_and(|there| there.is(&value)) {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
 }
 
 /// What a dictionary holds; it may be changed meanwhile.
