@@ -259,6 +259,19 @@ fn workers_and_their_parent() {
     all_scripts_answer_as_under_cgi(language, |address| serve_with(language.runner, address, &["--workers", "2"]));
 }
 
+#[test]
+fn forked() {
+    let language = LUA_SCRIPTS;
+    all_scripts_answer_as_under_cgi(language, |address| serve_with(language.runner, address, &["--isolation", "fork"]));
+}
+
+#[cfg(feature = "python")]
+#[test]
+fn python_forked() {
+    let language = PYTHON_SCRIPTS;
+    all_scripts_answer_as_under_cgi(language, |address| serve_with(language.runner, address, &["--isolation", "fork"]));
+}
+
 /// All scripts from several clients at once, but for those about what a process has only once.
 fn threads_answer_as_under_cgi(language: Language, of_process: &[&str]) {
     let directory = Directory::new();

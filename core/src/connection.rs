@@ -17,6 +17,7 @@ mod sender;
 mod state;
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -96,6 +97,41 @@ impl Connection {
             }
             state = self.read_as_reader(state, hub)?;
         }
+    }
+
+    /// As [`read`](Self::read), without waiting; false when nothing has come. For the one thread of a process: nobody else
+    /// takes what lies in the way.
+    pub(crate) fn read_what_has_come(
+        self: &Arc<Self>,
+        id: u16,
+        input: Input,
+        into: &mut Stream,
+        hub: &Hub,
+    ) -> io::Result<bool> {
+        let mut state = self.lock();
+        loop {
+            if state.take_input(id, input, into)? {
+                return Ok(true);
+            }
+            if state.has_reader || state.out.len() >= UNREAD_ANSWERS {
+                return Ok(false);
+            }
+            let came = self.read_some(&mut state, hub);
+            match came {
+                Ok(0) => self.on_end(&mut state, hub),
+                Ok(_) | Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+                Err(_) => self.hang_up(&mut state, hub),
+            }
+            self.settle(&mut state, hub);
+            if came == Err(Errno::WOULDBLOCK) {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// What becomes readable when something has come.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Waits until input has come or the time is over; gives whether it is over.

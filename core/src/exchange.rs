@@ -7,6 +7,7 @@
 mod polled;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::connection::{Connection, Hub, Started};
@@ -101,6 +102,34 @@ impl Transport for Exchange {
         buf[..count].copy_from_slice(&left[..count]);
         reader.at += count;
         Ok(count)
+    }
+
+    fn try_read(&mut self, input: Input, buf: &mut [u8]) -> io::Result<usize> {
+        let reader = match input {
+            Input::Stdin => &mut self.stdin,
+            Input::Data => &mut self.data,
+        };
+        if reader.is_empty() && !reader.stream.ended {
+            let Some(connection) = &self.connection else { return Ok(0) };
+            reader.at = 0;
+            reader.stream.bytes.clear();
+            if !connection.read_what_has_come(self.id, input, &mut reader.stream, &self.hub)? {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
+        self.read(input, buf)
+    }
+
+    fn input_source(&self) -> Option<BorrowedFd<'_>> {
+        self.connection.as_ref().map(|connection| connection.descriptor())
+    }
+
+    fn has_no_more(&self, input: Input) -> bool {
+        let reader = match input {
+            Input::Stdin => &self.stdin,
+            Input::Data => &self.data,
+        };
+        reader.is_empty() && reader.stream.ended
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {

@@ -68,6 +68,8 @@ pub enum Isolation {
     Globals,
     /// Each request gets a fresh interpreter with the compiled script; nothing stays.
     State,
+    /// Each request runs in a child process, forked from an interpreter that is warm; nothing stays.
+    Fork,
 }
 
 /// One interpreter, which lives in one thread and serves one request after the other.

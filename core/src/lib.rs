@@ -16,6 +16,7 @@
 //! * [`request`]: what a program sees and says.
 //! * [`cgi`]: the same request type for a process that was started for one request.
 //! * [`script`], [`interpreter`], [`child`]: which file a request runs, the seam to a language, child processes of scripts.
+//! * [`fork`]: requests that run in processes of their own.
 //! * [`client`], [`response`]: the web server's side.
 //! * [`signals`], [`thread`]: what stops a server; threads that each have a working directory.
 //! * [`watchdog`]: requests that run too long.
@@ -45,6 +46,7 @@ pub mod client;
 mod clock;
 mod connection;
 mod exchange;
+pub mod fork;
 pub mod gateway;
 #[cfg(feature = "http")]
 pub mod http;

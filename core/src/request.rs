@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
 
 pub use crate::protocol::session::Input;
 use crate::protocol::{Params, Role};
@@ -16,6 +17,22 @@ pub trait Transport: Any + Send {
     /// # Errors
     /// `ConnectionAborted` when the server has gone or took the request back, `TimedOut` when nothing came for too long.
     fn read(&mut self, input: Input, buf: &mut [u8]) -> io::Result<usize>;
+    /// As [`read`](Transport::read), but does not wait, if it can tell whether it would: [`input_source`](Transport::input_source)
+    /// is what to wait for then.
+    ///
+    /// # Errors
+    /// As for `read`; `WouldBlock` when nothing has come.
+    fn try_read(&mut self, input: Input, buf: &mut [u8]) -> io::Result<usize> {
+        self.read(input, buf)
+    }
+    /// Becomes readable when more input has come.
+    fn input_source(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    /// Whether it is known already that nothing of an input stream is left to be read.
+    fn has_no_more(&self, _input: Input) -> bool {
+        false
+    }
     /// Takes output; it is sent when enough has come together.
     ///
     /// # Errors
@@ -150,6 +167,21 @@ impl Request {
     /// The request body. `CONTENT_LENGTH` says how long it is, if the server knew; the end of the stream always does.
     pub fn stdin(&mut self) -> InputStream<'_> {
         InputStream { request: self, input: Input::Stdin }
+    }
+
+    /// What has come of the body; for programs that wait elsewhere, for [`input_source`](Self::input_source).
+    pub(crate) fn try_read_stdin(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.finished { Ok(0) } else { self.transport.try_read(Input::Stdin, buf) }
+    }
+
+    /// Becomes readable when more of the body has come.
+    pub(crate) fn input_source(&self) -> Option<BorrowedFd<'_>> {
+        self.transport.input_source().filter(|_| !self.finished)
+    }
+
+    /// Whether there is no body, as far as is known.
+    pub(crate) fn has_no_body(&self) -> bool {
+        self.transport.has_no_more(Input::Stdin)
     }
 
     /// The file that a Filter transforms; empty for other roles.

@@ -9,7 +9,7 @@ pub mod reactor;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -222,6 +222,11 @@ impl Server {
     /// Connections that are open.
     pub fn connections(&self) -> usize {
         self.hub.connection_count()
+    }
+
+    /// The numbers of the connections' descriptors, which a child process of one request must not hold.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        self.hub.connections().iter().map(|connection| connection.descriptor().as_raw_fd()).collect()
     }
 
     /// Where the server listens.

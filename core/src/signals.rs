@@ -36,6 +36,18 @@ const OF_PARENT: [Signal; 8] = [
     Signal::SIGCHLD,
 ];
 
+/// Those that have handlers of this process's, or of Rust's own runtime, once they are [caught](catch): a child that runs a
+/// program has its own.
+pub(crate) const CAUGHT: [Signal; 7] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGPIPE,
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+];
+
 /// The exit status of a process that a second SIGINT ends, as shells report it.
 const INTERRUPTED: i32 = 128 + SIGINT;
 

@@ -13,7 +13,7 @@ use fcgi_core::interpreter::{Requests, serve_all};
 use fcgi_core::script::{Named, Scripts};
 use fcgi_core::signals::{self, Heard};
 use fcgi_core::supervisor::{self, Kept, Link};
-use fcgi_core::{Listener, Server, Setup, Watchdog, cgi};
+use fcgi_core::{Isolation, Listener, Server, Setup, Watchdog, cgi};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::line::Line;
@@ -135,6 +135,9 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
     let options = order.options;
     let scripts = scripts(order)?;
     options.listening.allow_list()?;
+    if setup(order).isolation == Isolation::Fork && options.processes.threads > 1 {
+        bail!("--threads is not for --isolation fork: a process with threads cannot be forked (give --workers)");
+    }
     if options.processes.affinity.is_some() && options.processes.threads == 1 {
         bail!("--affinity chooses among the interpreters of one process: give --threads, too");
     }
@@ -143,7 +146,9 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
             tracing::info!("listening on {}", listener.address());
         }
     }
-    let Some(workers) = options.processes.workers else {
+    // The front has threads, and a process with threads cannot be forked.
+    let forks_behind_front = options.listening.http.is_some() && setup(order).isolation == Isolation::Fork;
+    let Some(workers) = options.processes.workers.or(forks_behind_front.then_some(1)) else {
         let mut stop = signals::catch().context("cannot catch signals")?;
         let mut front = None;
         if let Some(sockets) = front::Sockets::open(options, &mut kept)? {
@@ -207,8 +212,12 @@ const STACK: usize = 8 << 20;
 fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd, parent: Option<Link>) -> anyhow::Result<()> {
     let Order { language, options, .. } = order;
     let scripts = scripts(order)?;
-    let watchdog = options.limits.request_timeout.map(Watchdog::start).transpose().context("cannot start a thread")?;
-    let setup = Setup { watchdog, ..setup(order) };
+    let setup = setup(order);
+    let forks = setup.isolation == Isolation::Fork;
+    // A child that takes too long is ended from outside.
+    let timeout = options.limits.request_timeout.filter(|_| !forks);
+    let watchdog = timeout.map(Watchdog::start).transpose().context("cannot start a thread")?;
+    let setup = Setup { watchdog, ..setup };
     (language.start)(&setup)?;
     let mut builder =
         Server::builder().allow(options.listening.allow_list()?).config(options.server_config()).drain_on(stop);
@@ -219,7 +228,7 @@ fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd, parent
         builder = builder.parent(parent);
     }
     let server = Arc::new(builder.start().context("cannot start to serve")?);
-    if (language.event_loop)(&setup, &server)? {
+    if !forks && (language.event_loop)(&setup, &server)? {
         return Ok(());
     }
     let one = || -> anyhow::Result<()> {

@@ -18,6 +18,7 @@ use super::application::{self, Application};
 use super::command_line::{CommandLine, Step};
 use super::context;
 use super::error::{as_text, describe_error, take_message};
+use super::forked;
 use super::modules;
 use super::state::State;
 use super::stdio;
@@ -56,6 +57,17 @@ struct Ended {
     status: u32,
     /// What `lua` would print.
     error: Option<Vec<u8>>,
+}
+
+/// Makes an interpreter for the calling thread.
+///
+/// # Errors
+/// When the system has no memory for it, or an option is not for Lua.
+pub fn interpreter(setup: Setup) -> anyhow::Result<Box<dyn Interpreter>> {
+    match setup.isolation {
+        Isolation::Fork => forked::interpreter(&setup),
+        _ => Ok(Box::new(Engine::new(setup)?)),
+    }
 }
 
 impl Engine {

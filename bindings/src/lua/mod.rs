@@ -34,6 +34,7 @@ mod ends;
 mod engine;
 mod error;
 mod ffi;
+mod forked;
 mod functions;
 mod interrupts;
 mod isolation;
@@ -51,6 +52,6 @@ mod state;
 mod stdio;
 mod timeout;
 
-pub use engine::Engine;
+pub use engine::{Engine, interpreter};
 pub use ffi::version;
 pub use plain::run as run_plain;

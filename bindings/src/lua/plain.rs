@@ -24,9 +24,11 @@ use super::stdio;
 const ARG_WITH_SCRIPT: bool = NUMBER <= 502 && !JIT;
 
 /// What is to be run, for the function that runs it.
-struct Job<'a> {
-    setup: &'a Setup,
-    line: &'a CommandLine,
+pub(super) struct Prepared<'a> {
+    pub(super) setup: &'a Setup,
+    pub(super) line: &'a CommandLine,
+    /// The script, compiled: its place in the registry.
+    pub(super) script: Option<c_int>,
 }
 
 /// Does what `lua` does with this command line: on the process's own streams and environment, which `os.exit` ends. Gives
@@ -46,17 +48,22 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
             return Ok(1);
         }
     };
+    let state = Owned::open(line.ignore_environment)?;
+    Ok(run_in(state, &Prepared { setup, line: &line, script: None }))
+}
+
+/// As [`run`], in a state that has been opened.
+pub(super) fn run_in(state: Owned, job: &Prepared<'_>) -> u8 {
+    let setup = job.setup;
     // SAFETY: a program that writes to a closed pipe ends by it, as `lua` does; Rust's start has changed that.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    let state = Owned::open(line.ignore_environment)?;
     let l = state.pointer();
     state.limit_memory(setup.memory_limit);
-    let job = Job { setup, line: &line };
     // SAFETY: the job outlives the call; the state is fresh and this thread's.
     let succeeded = unsafe {
         interrupts::of(l);
         ffi::lua_pushcfunction(l, main);
-        ffi::lua_pushlightuserdata(l, ptr::from_ref(&job).cast_mut().cast());
+        ffi::lua_pushlightuserdata(l, ptr::from_ref(job).cast_mut().cast());
         // `lua` passes two arguments; with as many, a stack overflow comes at the same depth.
         ffi::lua_pushnil(l);
         let status = ffi::lua_pcall(l, 2, 1, 0);
@@ -66,7 +73,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
     // Its finalizers may still print.
     drop(state);
     // What a loop has set for its one request.
-    Ok(if succeeded { context::with(|context| context.status.get()) as u8 } else { 1 })
+    if succeeded { context::with(|context| context.status.get()) as u8 } else { 1 }
 }
 
 fn usage(program: &str) -> String {
@@ -131,8 +138,8 @@ fn usage(program: &str) -> String {
 unsafe extern "C-unwind" fn main(l: *mut lua_State) -> c_int {
     // SAFETY: the argument is the job; every chunk runs in protected mode.
     unsafe {
-        let job = &*ffi::lua_touserdata(l, 1).cast::<Job<'_>>();
-        let Job { setup, line } = job;
+        let job = &*ffi::lua_touserdata(l, 1).cast::<Prepared<'_>>();
+        let Prepared { setup, line, script } = job;
         super::module::install(l);
         ffi::set_warnings(l, super::functions::warn);
         if !ARG_WITH_SCRIPT {
@@ -161,7 +168,7 @@ unsafe extern "C-unwind" fn main(l: *mut lua_State) -> c_int {
         }
         if setup.script.is_some() {
             catch_interrupts();
-            let status = run_script(l, setup);
+            let status = run_script(l, setup, *script);
             if !report(l, status, Some(&setup.program)) {
                 return 0;
             }
@@ -182,7 +189,7 @@ unsafe extern "C-unwind" fn main(l: *mut lua_State) -> c_int {
     }
 }
 
-unsafe fn run_script(l: *mut lua_State, setup: &Setup) -> c_int {
+unsafe fn run_script(l: *mut lua_State, setup: &Setup, compiled: Option<c_int>) -> c_int {
     let script = setup.script.as_deref().unwrap_or_default();
     let name = CString::new(script.as_bytes()).unwrap_or_default();
     // A hyphen is standard input, unless it comes behind `--`.
@@ -192,7 +199,12 @@ unsafe fn run_script(l: *mut lua_State, setup: &Setup) -> c_int {
         if ARG_WITH_SCRIPT {
             engine::set_command_line(l, setup);
         }
-        let status = ffi::load_file(l, if is_stdin { ptr::null() } else { name.as_ptr() });
+        let status = if let Some(reference) = compiled {
+            ffi::lua_rawgeti(l, ffi::LUA_REGISTRYINDEX, reference.into());
+            ffi::LUA_OK
+        } else {
+            ffi::load_file(l, if is_stdin { ptr::null() } else { name.as_ptr() })
+        };
         if status != ffi::LUA_OK {
             return status;
         }

@@ -115,9 +115,25 @@ unsafe fn extend(l: *mut lua_State, field: &CStr, part: &str, by: &str) {
 }
 
 /// A compiled script, kept in the registry of its state.
-struct Function {
+pub(super) struct Function {
     l: *mut lua_State,
     reference: c_int,
+}
+
+impl Function {
+    /// Takes the function on top of the stack off it.
+    ///
+    /// # Safety
+    /// A function is there, and the state outlives what is given.
+    pub(super) unsafe fn take(l: *mut lua_State) -> Self {
+        // SAFETY: the caller's promise.
+        Self { l, reference: unsafe { ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX) } }
+    }
+
+    /// Where it lies in the registry.
+    pub(super) fn reference(&self) -> c_int {
+        self.reference
+    }
 }
 
 impl Drop for Function {
@@ -212,7 +228,7 @@ impl State {
         let function = self.functions.get(script, |path| {
             load_file(l, path)?;
             // SAFETY: the function is on top of the stack.
-            Ok::<_, Vec<u8>>(Function { l, reference: unsafe { ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX) } })
+            Ok::<_, Vec<u8>>(unsafe { Function::take(l) })
         })?;
         // SAFETY: plain stack operations.
         unsafe { ffi::lua_rawgeti(l, ffi::LUA_REGISTRYINDEX, function.reference.into()) };
@@ -265,7 +281,7 @@ impl State {
 }
 
 /// Loads a file; the function is on the stack then.
-fn load_file(l: *mut lua_State, path: &Path) -> Result<(), Vec<u8>> {
+pub(super) fn load_file(l: *mut lua_State, path: &Path) -> Result<(), Vec<u8>> {
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| b"a script's name has a zero byte".to_vec())?;
     // SAFETY: loading does not raise errors.
     unsafe { loaded(l, ffi::load_file(l, name.as_ptr())) }

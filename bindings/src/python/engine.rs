@@ -20,7 +20,7 @@ use super::process::Environment;
 use super::reload::Reload;
 use super::request::Request;
 use super::stdio::Stdio;
-use super::{asgi, descriptors, ffi, own, timeout};
+use super::{asgi, descriptors, ffi, forked, own, timeout};
 
 /// What serves the requests of one thread.
 struct Engine {
@@ -257,6 +257,9 @@ impl Engine {
 /// # Errors
 /// When the application cannot be loaded, the system has no pipes for us, or an option is not for Python.
 pub fn interpreter(setup: Setup) -> anyhow::Result<Box<dyn Interpreter>> {
+    if setup.isolation == Isolation::Fork {
+        return forked::interpreter(&setup, named);
+    }
     refuse_options_of_lua(&setup)?;
     own::belongs_to(&setup);
     ffi::keep_thread_state();
@@ -272,7 +275,7 @@ fn named(setup: &Setup) -> anyhow::Result<Option<Named>> {
     Python::attach(|py| Named::new(py, spec, setup).map(Some).map_err(|e| not_ready(py, &e)))
 }
 
-fn not_ready(py: Python<'_>, error: &PyErr) -> anyhow::Error {
+pub(super) fn not_ready(py: Python<'_>, error: &PyErr) -> anyhow::Error {
     error.print(py);
     anyhow::anyhow!("Python cannot be made ready: {error}")
 }
@@ -318,7 +321,9 @@ pub(super) fn refuse_options_of_lua(setup: &Setup) -> anyhow::Result<()> {
         anyhow::bail!("--isolation state is for Lua: Python cannot be started anew for each request");
     }
     if setup.memory_limit.is_some() {
-        anyhow::bail!("--memory-limit is for Lua: limit a Python worker from outside (systemd's MemoryMax, ulimit -v)");
+        anyhow::bail!(
+            "--memory-limit: one Python cannot tell its requests apart: use --isolation fork, or limit workers from outside (systemd's MemoryMax)"
+        );
     }
     Ok(())
 }

@@ -28,6 +28,7 @@ mod extension;
 mod ffi;
 mod files;
 mod flusher;
+mod forked;
 mod isolation;
 mod module;
 mod own;

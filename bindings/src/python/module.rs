@@ -95,7 +95,7 @@ pub(super) mod sources {
     use pyo3::types::PyDict;
 
     /// Name, whether it is a package, source.
-    const SOURCES: [(&str, bool, &str); 24] = [
+    const SOURCES: [(&str, bool, &str); 25] = [
         ("fcgi", true, include_str!("../../python/fcgi/__init__.py")),
         ("fcgi._asgi", false, include_str!("../../python/fcgi/_asgi.py")),
         ("fcgi._script", false, include_str!("../../python/fcgi/_script.py")),
@@ -103,6 +103,7 @@ pub(super) mod sources {
         ("fcgi._ends", false, include_str!("../../python/fcgi/_ends.py")),
         ("fcgi._files", false, include_str!("../../python/fcgi/_files.py")),
         ("fcgi._flup", false, include_str!("../../python/fcgi/_flup.py")),
+        ("fcgi._forked", false, include_str!("../../python/fcgi/_forked.py")),
         ("fcgi._isolation", false, include_str!("../../python/fcgi/_isolation.py")),
         ("fcgi._lifespan", false, include_str!("../../python/fcgi/_lifespan.py")),
         ("fcgi._loop", false, include_str!("../../python/fcgi/_loop.py")),

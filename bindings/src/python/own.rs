@@ -148,7 +148,6 @@ pub(super) fn want_status(status: u32) {
 }
 
 /// The exit status that a process with one request is to have, unless it fails.
-#[cfg(not(feature = "python-extension"))]
 pub(super) fn wanted_status() -> u32 {
     match &*FOUND.lock().unwrap_or_else(PoisonError::into_inner) {
         Some(Found::Process) => STATUS.load(Relaxed),

@@ -13,7 +13,7 @@ use rhai::{AST, Dynamic, LexError, ParseError, Scope, Token};
 use super::memory::{self, Limit};
 use super::modules::Modules;
 use super::timeout::{self, Timeout};
-use super::{application, bounded, context, error, files, forms, functions, module, stdio, time, web};
+use super::{application, bounded, context, error, files, forked, forms, functions, module, stdio, time, web};
 
 /// Functions that may be inside one another; each takes some of the thread's stack.
 const CALLS: usize = 64;
@@ -38,7 +38,10 @@ pub fn interpreter(setup: Setup) -> anyhow::Result<Box<dyn Interpreter>> {
     if let Some(option) = setup.own.first() {
         anyhow::bail!("{} is for a command line: requests are for scripts", option.display());
     }
-    Ok(Box::new(Engine::new(setup)?))
+    match setup.isolation {
+        Isolation::Fork => forked::interpreter(&setup),
+        _ => Ok(Box::new(Engine::new(setup)?)),
+    }
 }
 
 /// A script, ready to run.
@@ -166,6 +169,13 @@ impl Engine {
             this.code = code;
             ended
         })
+    }
+
+    /// Compiles a script's file, unless that is done. What is wrong with it is said when it runs.
+    pub(super) fn prepare(&mut self, path: &Path) {
+        let mut code = std::mem::take(&mut self.code);
+        let _ = code.get(path, |path| self.read(path));
+        self.code = code;
     }
 
     /// Reads and compiles a script's file.

@@ -24,6 +24,7 @@ mod context;
 mod engine;
 mod error;
 mod files;
+mod forked;
 mod forms;
 mod functions;
 mod memory;

@@ -9,7 +9,7 @@ fn main() -> std::process::ExitCode {
         program: "fcgi-lua",
         name: "Lua",
         extension: "lua",
-        interpreter: |setup| Ok(Box::new(lua::Engine::new(setup)?)),
+        interpreter: lua::interpreter,
         own: OwnOptions { valued: if cfg!(feature = "luajit") { "elj" } else { "el" }, ..OwnOptions::default() },
         options: &[],
         in_place_of_script: None,

@@ -21,7 +21,8 @@ pub(crate) struct Serving {
     #[arg(long, value_name = "LIST")]
     pub(crate) extensions: Option<String>,
 
-    /// What separates requests: one interpreter whose globals are put back, or a fresh one (state) each time
+    /// What separates requests: one interpreter whose globals are put back, a fresh one each time (state: Lua), or a child
+    /// process each time, forked from an interpreter that is warm (fork): all that CGI separates, for a part of what it costs
     #[arg(long, value_name = "LEVEL", default_value = "globals")]
     pub(crate) isolation: Level,
 
@@ -37,6 +38,8 @@ pub(crate) enum Level {
     Globals,
     /// Each request gets a fresh interpreter with the compiled script.
     State,
+    /// Each request runs in a child process, forked from a warm interpreter.
+    Fork,
 }
 
 impl From<Level> for Isolation {
@@ -44,6 +47,7 @@ impl From<Level> for Isolation {
         match level {
             Level::Globals => Self::Globals,
             Level::State => Self::State,
+            Level::Fork => Self::Fork,
         }
     }
 }

@@ -10,7 +10,7 @@ print("printed", flush=True)
 os.system("echo system; echo system says >&2")
 print("buffered, so it comes after the child")
 subprocess.run(["echo", "run"])
-subprocess.Popen(["sh", "-c", "sleep 0.3; echo late child"])
+subprocess.Popen(["sh", "-c", "sleep 0.8; echo late child"])
 ctypes.CDLL(None).puts(b"C's own buffer is flushed last")
 print(subprocess.check_output(["sh", "-c", "echo taken; echo not taken >&2"]))
 with open("/dev/stdout", "w") as file:

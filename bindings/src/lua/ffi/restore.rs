@@ -90,6 +90,20 @@ impl Random {
     }
 }
 
+/// Lets random numbers begin elsewhere, in versions where a state begins by chance.
+pub(in crate::lua) unsafe fn seed(l: *mut lua_State) {
+    #[cfg(any(feature = "lua54", feature = "lua55"))]
+    // SAFETY: the library tables are as they were opened.
+    unsafe {
+        lua_getglobal(l, c"math".as_ptr());
+        lua_getfield(l, -1, c"randomseed".as_ptr());
+        lua_call(l, 0, 0);
+        lua_pop(l, 1);
+    }
+    #[cfg(not(any(feature = "lua54", feature = "lua55")))]
+    let _ = l;
+}
+
 /// LuaJIT: sets the compiler as it is at first.
 pub(in crate::lua) unsafe fn compiler_reset(l: *mut lua_State) {
     #[cfg(feature = "luajit")]
