@@ -11,6 +11,7 @@
 //! * `conformance`: the same programs in all languages, started in all ways
 //! * `command_line`: the command line of `lua`, beside the real one
 //! * `changes`: scripts that change on disk, or are broken
+//! * `status`: status pages and ping
 //! * `workers`: processes, threads, signals, stopping
 //! * `reload`: programs, options and scripts that are replaced under load
 //! * `constrained`: hosts that allow one process and no thread
@@ -91,4 +92,5 @@ mod rhai_prompt;
 #[cfg(all(feature = "python", feature = "rhai"))]
 mod roles;
 mod scripts_by_name;
+mod status;
 mod workers;

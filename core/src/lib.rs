@@ -20,6 +20,7 @@
 //! * [`client`], [`response`]: the web server's side.
 //! * [`signals`], [`thread`]: what stops a server; threads that each have a working directory.
 //! * [`watchdog`]: requests that run too long.
+//! * [`scoreboard`], [`status`]: what interpreters do, and pages that tell it.
 //! * [`supervisor`]: the parent of several processes that serve.
 //!
 //! # A program in ten lines
@@ -64,6 +65,7 @@ pub mod scoreboard;
 pub mod script;
 pub mod server;
 pub mod signals;
+pub mod status;
 pub mod supervisor;
 pub mod thread;
 pub mod watchdog;
@@ -75,5 +77,5 @@ pub use listener::{AllowList, ListenError, Listener};
 pub use protocol::{Params, ProtocolStatus, Role};
 pub use request::Request;
 pub use server::reactor::{Event, PolledRequest, Reactor};
-pub use server::{Server, ServerConfig};
+pub use server::{Books, Server, ServerConfig};
 pub use watchdog::Watchdog;

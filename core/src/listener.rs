@@ -1,5 +1,7 @@
 //! Sockets that listen: bound by us or inherited, unix or TCP; and who may connect to them.
 
+pub(crate) mod queue;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

@@ -166,6 +166,11 @@ impl Scoreboard {
         Some(seat)
     }
 
+    /// Whether both are the same, and not two copies of one descriptor.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Frees the lines of a process that has ended.
     pub fn release(&self, pid: u32) {
         for slot in self.shared.slots() {

@@ -4,6 +4,7 @@
 //! that the poll set wakes reads and parses, and works on what it found. A connection that idles, stutters or reads
 //! slowly has no thread.
 
+mod books;
 pub mod reactor;
 
 use std::cell::Cell;
@@ -24,6 +25,7 @@ use crate::listener::{AllowList, ListenError, Listener};
 use crate::poll::Token;
 use crate::request::Request;
 use crate::supervisor::Link;
+pub use books::Books;
 
 /// A request that has been read this long ago may have lost its client since. About: the clock is no finer than that.
 const STALE: Duration = Duration::from_millis(5);
@@ -43,6 +45,7 @@ pub struct Builder {
     config: Config,
     drain_on: Option<OwnedFd>,
     parent: Option<Link>,
+    books: Books,
 }
 
 impl Builder {
@@ -90,6 +93,13 @@ impl Builder {
         self
     }
 
+    /// Keeps books for those who watch the server.
+    #[must_use]
+    pub fn books(mut self, books: Books) -> Self {
+        self.books = books;
+        self
+    }
+
     /// Starts to serve: connections are accepted as soon as somebody calls [`Server::accept`].
     ///
     /// # Errors
@@ -113,6 +123,7 @@ impl Builder {
             last_tick: AtomicU32::new(clock::seconds()),
             is_unready: AtomicBool::new(self.parent.is_some()),
             parent: self.parent,
+            books: self.books,
         })
     }
 }
@@ -131,6 +142,7 @@ pub struct Server {
     /// No connections are accepted for the moment: descriptors are short.
     resting: AtomicBool,
     last_tick: AtomicU32,
+    books: Books,
     parent: Option<Link>,
     /// The parent does not know that this worker serves.
     is_unready: AtomicBool,
@@ -159,15 +171,19 @@ impl Server {
     /// When the system fails us; a peer cannot cause one.
     pub fn accept(&self) -> io::Result<Option<Request>> {
         self.say_ready();
+        self.books.idle();
         let was_busy = BUSY_SINCE.take().is_some_and(|since| clock::since(since) > STALE);
         let mut read_at = None;
         loop {
             if let Some(request) = self.take_ready(read_at.filter(|_| !was_busy)) {
+                let Some(request) = self.books.answer(request) else { continue };
+                self.books.begin(request.params());
                 BUSY_SINCE.set(Some(clock::now()));
                 return Ok(Some(request));
             }
             if self.hub.is_draining() && !self.hub.owes() && !self.is_still_sending() {
                 self.hub.wake_one();
+                self.books.leave();
                 return Ok(None);
             }
             match self.next_event()? {

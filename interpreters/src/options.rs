@@ -9,11 +9,14 @@ mod processes;
 mod roles;
 mod serving;
 mod values;
+mod watching;
 
 use std::time::Duration;
 
 use clap::Parser;
 use fcgi_core::http::Timeouts;
+use fcgi_core::scoreboard::Scoreboard;
+use fcgi_core::status::{self, Desk};
 use fcgi_core::{Affinity, ServerConfig};
 
 pub(crate) use limits::Limits;
@@ -22,6 +25,7 @@ pub(crate) use logging::Logging;
 pub(crate) use processes::Processes;
 pub(crate) use roles::Roles;
 pub(crate) use serving::Serving;
+pub(crate) use watching::Watching;
 
 use values::seconds;
 
@@ -46,6 +50,9 @@ pub(crate) struct Options {
     /// Limits.
     #[command(flatten)]
     pub(crate) limits: Limits,
+    /// Watching.
+    #[command(flatten)]
+    pub(crate) watching: Watching,
     /// The log.
     #[command(flatten)]
     pub(crate) logging: Logging,
@@ -60,6 +67,22 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// The scoreboard of a pool with so many workers, if anybody is to read it.
+    ///
+    /// # Errors
+    /// When the system has no shared memory for it.
+    pub(crate) fn scoreboard(&self, workers: u16) -> std::io::Result<Option<Scoreboard>> {
+        // While workers are replaced, there are those from before as well.
+        let lines = (usize::from(workers) * 2 + 2) * usize::from(self.processes.threads);
+        self.watching.needs_scoreboard().then(|| Scoreboard::create(lines)).transpose()
+    }
+
+    /// What answers for the program itself.
+    pub(crate) fn desk(&self, pools: Vec<status::Pool>) -> Desk {
+        let Watching { status, ping, ping_response, .. } = &self.watching;
+        Desk { status: status.clone(), ping: ping.clone(), pong: ping_response.clone(), pools }
+    }
+
     /// Limits and timeouts of the server.
     pub(crate) fn server_config(&self) -> ServerConfig {
         ServerConfig {

@@ -15,7 +15,7 @@ pub(crate) fn plan(
     workers: u16,
     mut listeners: Vec<Listener>,
     front: Option<Sockets>,
-) -> (Plan, Option<Directory>) {
+) -> std::io::Result<(Plan, Option<Directory>)> {
     let program = Program::this();
     let mut pools = Vec::new();
     let mut kept = None;
@@ -28,6 +28,7 @@ pub(crate) fn plan(
             program,
             size: Size::fixed(1),
             is_front: true,
+            scoreboard: None,
         });
         listeners.push(front.backend);
         kept = Some(front.directory);
@@ -38,6 +39,7 @@ pub(crate) fn plan(
         program,
         size: Size::fixed(workers),
         is_front: false,
+        scoreboard: options.scoreboard(workers)?,
     });
-    (Plan { pools, shutdown_timeout: Duration::from_secs(options.processes.shutdown_timeout) }, kept)
+    Ok((Plan { pools, shutdown_timeout: Duration::from_secs(options.processes.shutdown_timeout) }, kept))
 }

@@ -1,7 +1,7 @@
 //! One function for each mode.
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,11 @@ use anyhow::{Context, bail};
 use fcgi_core::http::Site;
 use fcgi_core::inherit::{self, Passed};
 use fcgi_core::interpreter::{Requests, serve_all};
+use fcgi_core::scoreboard::Scoreboard;
 use fcgi_core::script::{Named, Scripts};
 use fcgi_core::signals::{self, Heard};
 use fcgi_core::supervisor::{self, Kept, Link};
-use fcgi_core::{Isolation, Listener, Server, Setup, Watchdog, cgi};
+use fcgi_core::{Books, Isolation, Listener, Server, Setup, Watchdog, cgi, status};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::line::Line;
@@ -158,7 +159,8 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
             front = Some((running, sockets.directory));
             stop = has_stopped;
         }
-        serve_here(order, listeners, stop, None)?;
+        let scoreboard = options.scoreboard(1)?;
+        serve_here(order, listeners, stop, scoreboard, None)?;
         if let Some((front, _directory)) = front {
             front.stop();
         }
@@ -169,7 +171,7 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
     if kept.is_trial() {
         return Ok(());
     }
-    let (plan, _directory) = parent::plan(order.language, options, workers, listeners, front);
+    let (plan, _directory) = parent::plan(order.language, options, workers, listeners, front)?;
     Ok(supervisor::supervise(plan, kept, heard)?)
 }
 
@@ -183,7 +185,8 @@ fn work(order: &Order<'_>, mut passed: Passed) -> anyhow::Result<()> {
     let listeners =
         passed.descriptors("listener")?.into_iter().map(Listener::inherited).collect::<Result<Vec<_>, _>>()?;
     let Some(backend) = inherit::variable(front::BACKEND) else {
-        return serve_here(order, listeners, link.told()?, Some(link));
+        let scoreboard = passed.descriptor("scoreboard")?.map(Scoreboard::open).transpose()?;
+        return serve_here(order, listeners, link.told()?, scoreboard, Some(link));
     };
     let http = listeners.into_iter().next().context("a front without a socket")?;
     let (front, has_stopped) = front::start(http, backend.into(), site(scripts(order)?)?, order.options, link.told()?)?;
@@ -205,11 +208,37 @@ fn site(scripts: Scripts) -> anyhow::Result<Site> {
     })
 }
 
+/// What the server is to keep for those who watch it.
+fn books(order: &Order<'_>, scoreboard: Option<Scoreboard>, listeners: &[Listener]) -> anyhow::Result<Books> {
+    let Order { language, options, .. } = order;
+    let mut pools = Vec::new();
+    if let Some(scoreboard) = &scoreboard {
+        pools.push(status::Pool {
+            name: language.name.to_lowercase(),
+            manager: options.processes.manager(),
+            scoreboard: scoreboard.clone(),
+            listeners: listeners
+                .iter()
+                .map(|listener| listener.as_fd().try_clone_to_owned())
+                .collect::<Result<_, _>>()?,
+        });
+    }
+    let desk = options.desk(pools);
+    let measures_cost = scoreboard.is_some();
+    Ok(Books { scoreboard, measures_cost, desk: desk.is_open().then(|| Arc::new(desk)) })
+}
+
 /// The stack of an interpreter's thread: as much as the first thread of a process has by default.
 const STACK: usize = 8 << 20;
 
 /// Serves in this process, with one interpreter for each thread, until `stop` becomes readable.
-fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd, parent: Option<Link>) -> anyhow::Result<()> {
+fn serve_here(
+    order: &Order<'_>,
+    listeners: Vec<Listener>,
+    stop: OwnedFd,
+    scoreboard: Option<Scoreboard>,
+    parent: Option<Link>,
+) -> anyhow::Result<()> {
     let Order { language, options, .. } = order;
     let scripts = scripts(order)?;
     let setup = setup(order);
@@ -221,6 +250,7 @@ fn serve_here(order: &Order<'_>, listeners: Vec<Listener>, stop: OwnedFd, parent
     (language.start)(&setup)?;
     let mut builder =
         Server::builder().allow(options.listening.allow_list()?).config(options.server_config()).drain_on(stop);
+    builder = builder.books(books(order, scoreboard, &listeners)?);
     for listener in listeners {
         builder = builder.listener(listener);
     }

@@ -67,13 +67,15 @@ pub struct Reactor {
     tokens: Vec<Token>,
     last_key: u64,
     last_tick: Instant,
+    /// Held by each request that has not ended.
+    running: Arc<()>,
 }
 
 impl Reactor {
     /// Takes a server that has been started, and has `ServerConfig::threads` 1.
     pub fn new(server: Arc<Server>) -> Self {
         server.hub.rest();
-        Self { server, tokens: Vec::new(), last_key: 0, last_tick: Instant::now() }
+        Self { server, tokens: Vec::new(), last_key: 0, last_tick: Instant::now(), running: Arc::default() }
     }
 
     /// Takes a request that the server gave by [`accept`](Server::accept): whoever began to work on it has found that it is
@@ -85,7 +87,7 @@ impl Reactor {
         let (role, params, exchange, written) = request.into_parts::<Exchange>()?;
         self.last_key += 1;
         exchange.adopt(self.last_key);
-        Ok(PolledRequest::new(self.last_key, role, params, exchange, written))
+        Ok(PolledRequest::new(self.last_key, role, params, exchange, written, self.running.clone()))
     }
 
     /// The server.
@@ -102,6 +104,9 @@ impl Reactor {
     /// When the system fails us; a peer cannot cause one.
     pub fn turn(&mut self, events: &mut Vec<Event>) -> io::Result<bool> {
         self.server.say_ready();
+        if Arc::strong_count(&self.running) == 1 {
+            self.server.books.idle();
+        }
         self.server.hub.resume();
         let result = self.turn_now(events);
         self.server.hub.rest();
@@ -159,7 +164,12 @@ impl Reactor {
             let length = started.stdin.ended.then_some(started.stdin.bytes.len());
             gateway::put_right(&mut started.params, length);
             let exchange = Exchange::polled(self.server.hub.clone(), connection, id, &mut started);
-            events.push(Event::Request(PolledRequest::new(key, started.role, started.params, Box::new(exchange), 0)));
+            let request = Request::new(started.role, started.params, Box::new(exchange));
+            let Some(request) = self.server.books.answer(request) else { continue };
+            self.server.books.begin(request.params());
+            let Ok((role, params, exchange, _)) = request.into_parts::<Exchange>() else { continue };
+            let request = PolledRequest::new(key, role, params, exchange, 0, self.running.clone());
+            events.push(Event::Request(request));
         }
     }
 

@@ -10,6 +10,7 @@ use super::Pool;
 use super::control::ToWorker;
 use super::pool::Policy;
 use super::worker::{Stage, Worker};
+use crate::scoreboard::Counter;
 
 /// A pool, and those who work in it.
 #[derive(Debug)]
@@ -41,8 +42,9 @@ impl Crew {
     }
 
     fn start_worker(&self) -> io::Result<Worker> {
-        let descriptors: Vec<(&str, BorrowedFd<'_>)> =
+        let mut descriptors: Vec<(&str, BorrowedFd<'_>)> =
             self.pool.listeners.iter().map(|listener| ("listener", listener.as_fd())).collect();
+        descriptors.extend(self.pool.scoreboard.iter().map(|scoreboard| ("scoreboard", scoreboard.as_fd())));
         Worker::start(&self.pool.program, &descriptors)
     }
 
@@ -87,6 +89,9 @@ impl Crew {
                 continue;
             };
             let worker = self.workers.remove(at);
+            if let Some(scoreboard) = &self.pool.scoreboard {
+                scoreboard.release(worker.pid.as_raw_nonzero().get() as u32);
+            }
             if !worker.stays() || self.is_stopping {
                 continue;
             }
@@ -95,6 +100,9 @@ impl Crew {
                 tracing::error!("worker {pid} {how} before it served: the workers from before the reload go on");
                 self.take_back();
                 continue;
+            }
+            if let Some(scoreboard) = &self.pool.scoreboard {
+                scoreboard.count(Counter::FailedWorkers);
             }
             let pause = self.policy.failed(now.duration_since(worker.started), now);
             let when = pause.map(|pause| format!(" in {pause:?}")).unwrap_or_default();

@@ -38,6 +38,7 @@ mod worker;
 use std::time::Duration;
 
 use crate::listener::Listener;
+use crate::scoreboard::Scoreboard;
 
 pub use link::Link;
 pub use parent::supervise;
@@ -61,6 +62,8 @@ pub struct Pool {
     pub size: Size,
     /// It stands before the other pools: they serve until it has ended.
     pub is_front: bool,
+    /// Where its interpreters tell what they do.
+    pub scoreboard: Option<Scoreboard>,
 }
 
 /// What a parent looks after.

@@ -47,7 +47,14 @@ pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
 
 /// For workers whose pool is no more.
 fn nobodys_pool() -> Pool {
-    Pool { name: String::new(), listeners: Vec::new(), program: Program::this(), size: Size::fixed(0), is_front: false }
+    Pool {
+        name: String::new(),
+        listeners: Vec::new(),
+        program: Program::this(),
+        size: Size::fixed(0),
+        is_front: false,
+        scoreboard: None,
+    }
 }
 
 struct Parent {

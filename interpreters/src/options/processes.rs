@@ -32,3 +32,13 @@ pub(crate) struct Processes {
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) shutdown_timeout: u64,
 }
+
+impl Processes {
+    /// How the number of processes comes about, by php-fpm's names.
+    pub(crate) fn manager(&self) -> &'static str {
+        match self.workers {
+            None => "none",
+            Some(_) => "static",
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! A request in the hands of an event loop.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::exchange::Exchange;
 use crate::protocol::{Params, Role};
@@ -20,11 +21,20 @@ pub struct PolledRequest {
     exchange: Box<Exchange>,
     written: u64,
     finished: bool,
+    /// Counts those that have not ended.
+    _running: Arc<()>,
 }
 
 impl PolledRequest {
-    pub(super) fn new(key: u64, role: Role, params: Params, exchange: Box<Exchange>, written: u64) -> Self {
-        Self { key, role, params, exchange, written, finished: false }
+    pub(super) fn new(
+        key: u64,
+        role: Role,
+        params: Params,
+        exchange: Box<Exchange>,
+        written: u64,
+        running: Arc<()>,
+    ) -> Self {
+        Self { key, role, params, exchange, written, finished: false, _running: running }
     }
 
     /// The number by which events tell of this request. None is used twice by a reactor.
