@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::client::call;
+use crate::support::client::{call, connect, params, read_reply, record, stream};
 use crate::support::{Directory, FCGI_LUA, FCGI_PYTHON, FCGI_RHAI, Running, plain_environment, serve_with};
 
 struct Language {
@@ -21,6 +21,14 @@ struct Language {
     application: &'static str,
     /// Fails before it has said anything.
     broken: &'static str,
+    /// Says its role. A Filter also says what it is to transform, an Authorizer allows what is named `friend`.
+    roles: &'static str,
+    /// Never ends when it is asked to hang.
+    endless: &'static str,
+    /// Takes memory without end when it is asked to.
+    hungry: &'static str,
+    /// What is said of a script that wants too much memory; `None` where `--memory-limit` is refused.
+    no_memory: Option<&'static str>,
 }
 
 const LUA: Language = Language {
@@ -45,6 +53,20 @@ end",
     end)
 end",
     broken: "error('on purpose')",
+    roles: "local fcgi = require 'fcgi'
+local role = fcgi.role()
+if role == 'AUTHORIZER' then
+    io.write(os.getenv('QUERY_STRING') == 'friend' and 'Status: 200\\nVariable-WHO: friend\\n\\n' or 'Status: 403\\n\\n')
+else
+    io.write('Content-Type: text/plain\\n\\n', role, ' ', role == 'FILTER' and fcgi.data():read('*a') or '')
+end",
+    endless: "print('Content-Type: text/plain\\n')
+while os.getenv('QUERY_STRING') == 'hang' do end
+io.write('fine')",
+    hungry: "local held = {}
+while os.getenv('QUERY_STRING') == 'hungry' do held[#held + 1] = ('x'):rep(10000) .. #held end
+io.write('Content-Type: text/plain\\n\\nfine')",
+    no_memory: Some("not enough memory"),
 };
 
 const PYTHON: Language = Language {
@@ -69,6 +91,21 @@ while fcgi.accept():
     start_response('201 Created', [('Content-Type', 'text/plain'), ('X-Kind', 'app')])
     return [f\"{environ['REQUEST_METHOD']} {environ['QUERY_STRING']} {body}\".encode()]",
     broken: "raise ValueError('on purpose')",
+    roles: "import fcgi, os
+for request in fcgi.requests():
+    role, out = request.role, request.stdout
+    if role == 'AUTHORIZER':
+        allowed = request.params['QUERY_STRING'] == 'friend'
+        out.write(b'Status: 200\\nVariable-WHO: friend\\n\\n' if allowed else b'Status: 403\\n\\n')
+    else:
+        out.write(b'Content-Type: text/plain\\n\\n' + role.encode() + b' ' + (request.data.read() if role == 'FILTER' else b''))",
+    endless: "import os
+print('Content-Type: text/plain\\n')
+while os.environ['QUERY_STRING'] == 'hang':
+    pass
+print('fine', end='')",
+    hungry: "print('Content-Type: text/plain\\n\\nfine', end='')",
+    no_memory: None,
 };
 
 const RHAI: Language = Language {
@@ -94,6 +131,19 @@ while fcgi::accept() {
     }
 }",
     broken: "throw \"on purpose\";",
+    roles: "let role = fcgi::role();
+if role == \"AUTHORIZER\" {
+    write(if env(\"QUERY_STRING\") == \"friend\" { \"Status: 200\\nVariable-WHO: friend\\n\\n\" } else { \"Status: 403\\n\\n\" });
+} else {
+    write(\"Content-Type: text/plain\\n\\n\" + `${role} ${if role == \"FILTER\" { fcgi::data() } else { \"\" }}`);
+}",
+    endless: "print(\"Content-Type: text/plain\\n\");
+while env(\"QUERY_STRING\") == \"hang\" {}
+write(\"fine\");",
+    hungry: "let held = [];
+while env(\"QUERY_STRING\") == \"hungry\" { let text = \"\"; text.pad(10000, \"x\"); held.push(text); }
+write(\"Content-Type: text/plain\\n\\nfine\");",
+    no_memory: Some("--memory-limit"),
 };
 
 /// An answer, however it came.
@@ -135,23 +185,33 @@ impl Answer {
 /// A way to have a program answer.
 enum Way {
     Cgi(String),
-    FastCgi { address: String, _running: Running },
-    Http { port: u16, _running: Running },
+    FastCgi {
+        address: String,
+        /// The script that requests name, if they do.
+        named: Option<String>,
+        _running: Running,
+    },
+    Http {
+        port: u16,
+        _running: Running,
+    },
 }
 
 impl Way {
-    fn names() -> [&'static str; 3] {
-        ["CGI", "FastCGI", "HTTP front"]
-    }
+    const NAMES: [&'static str; 6] = ["CGI", "FastCGI", "HTTP front", "--root", "--threads", "--workers"];
 
     fn start(name: &str, language: &Language, directory: &Directory, script: &str) -> Self {
+        let fast_cgi = |arguments: &[&str], named: Option<&str>| {
+            let address = directory.socket("s");
+            let running = serve_with(language.runner, &address, arguments);
+            Self::FastCgi { address, named: named.map(str::to_owned), _running: running }
+        };
         match name {
             "CGI" => Self::Cgi(script.to_owned()),
-            "FastCGI" => {
-                let address = directory.socket("s");
-                let running = serve_with(language.runner, &address, &[script]);
-                Self::FastCgi { address, _running: running }
-            }
+            "FastCGI" => fast_cgi(&[script], None),
+            "--root" => fast_cgi(&["--root", directory.path().to_str().unwrap()], Some(script)),
+            "--threads" => fast_cgi(&["--threads", "2", script], None),
+            "--workers" => fast_cgi(&["--workers", "2", script], None),
             _ => {
                 let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
                 let mut command = Command::new(language.runner);
@@ -179,10 +239,15 @@ impl Way {
                 let errors = String::from_utf8_lossy(&output.stderr).into_owned();
                 Answer::from_cgi(&output.stdout, output.status.code().unwrap(), errors)
             }
-            Self::FastCgi { address, .. } => {
-                let params =
-                    [("REQUEST_METHOD", "POST"), ("QUERY_STRING", query), ("SERVER_NAME", "x"), ("SERVER_PORT", "80")];
-                let params = params.map(|(name, value)| (name, value.as_bytes()));
+            Self::FastCgi { address, named, .. } => {
+                let mut params = vec![
+                    ("REQUEST_METHOD", "POST"),
+                    ("QUERY_STRING", query),
+                    ("SERVER_NAME", "x"),
+                    ("SERVER_PORT", "80"),
+                ];
+                params.extend(named.as_ref().map(|script| ("SCRIPT_FILENAME", &**script)));
+                let params: Vec<_> = params.into_iter().map(|(name, value)| (name, value.as_bytes())).collect();
                 let reply = call(address, &params, body.as_bytes());
                 Answer::from_cgi(&reply.stdout, reply.app_status as i32, reply.errors())
             }
@@ -238,8 +303,14 @@ fn check(language: &Language, kind: &str, name: &str) {
         match kind {
             "script" => answer.expect(&what, "200", &format!("first POST {query} {body}"), 3),
             "accept loop" => {
-                // A CGI program has one request.
-                let count = if name == "CGI" { 1 } else { number };
+                // A CGI program has one request; of several interpreters, each counts its own.
+                let is_one_of_several = ["--threads", "--workers"].contains(&name);
+                let counted = answer.body.split(' ').next().unwrap().parse::<usize>().unwrap_or(0);
+                let count = match name {
+                    "CGI" => 1,
+                    _ if is_one_of_several && (1..=number).contains(&counted) => counted,
+                    _ => number,
+                };
                 answer.expect(&what, "200", &format!("{count} {query} {body}"), 4);
             }
             "application" => {
@@ -258,11 +329,11 @@ fn check(language: &Language, kind: &str, name: &str) {
 
 #[test]
 fn all_runners_do_alike() {
-    let mut table = format!("{:28}{}\n", "", Way::names().map(|name| format!("{name:12}")).concat());
+    let mut table = format!("{:28}{}\n", "", Way::NAMES.map(|name| format!("{name:12}")).concat());
     for language in [LUA, PYTHON, RHAI] {
         for kind in ["script", "accept loop", "application", "broken script"] {
             write!(table, "{:28}", format!("{} {kind}", language.extension)).unwrap();
-            for name in Way::names() {
+            for name in Way::NAMES {
                 check(&language, kind, name);
                 table += "ok          ";
             }
@@ -270,4 +341,74 @@ fn all_runners_do_alike() {
         }
     }
     println!("{table}");
+}
+
+/// The roles of the protocol; a request without a role has the first.
+#[test]
+fn all_runners_have_the_same_roles() {
+    for language in [LUA, PYTHON, RHAI] {
+        let directory = Directory::new();
+        let script = directory.file(&format!("roles.{}", language.extension), language.roles).display().to_string();
+        let address = directory.socket("s");
+        let _running = serve_with(language.runner, &address, &[&script]);
+        let ask = |role: u16, query: &str, data: &[u8]| {
+            let mut socket = connect(&address);
+            let length = data.len().to_string();
+            let variables = [("QUERY_STRING", query.as_bytes()), ("FCGI_DATA_LENGTH", length.as_bytes())];
+            let mut bytes = record(1, 1, &[0, role as u8, 0, 0, 0, 0, 0, 0]);
+            bytes.extend(stream(4, 1, &params(&variables)));
+            bytes.extend(stream(5, 1, b""));
+            if role == 3 {
+                bytes.extend(stream(8, 1, data));
+            }
+            socket.write_all(&bytes).unwrap();
+            read_reply(&mut *socket, 1).text()
+        };
+        for _ in 0..2 {
+            let what = language.extension;
+            assert_eq!(ask(1, "", b""), "Content-Type: text/plain\n\nRESPONDER ", "{what}");
+            assert_eq!(ask(2, "friend", b""), "Status: 200\nVariable-WHO: friend\n\n", "{what}");
+            assert_eq!(ask(2, "stranger", b""), "Status: 403\n\n", "{what}");
+            assert_eq!(ask(3, "", b"a file"), "Content-Type: text/plain\n\nFILTER a file", "{what}");
+        }
+    }
+}
+
+/// A request that takes too long, or too much, is ended; the next one is served.
+#[test]
+fn all_runners_have_the_same_limits() {
+    for language in [LUA, PYTHON, RHAI] {
+        let what = language.extension;
+        let directory = Directory::new();
+        let write = |name: &str, text: &str| directory.file(&format!("{name}.{what}"), text).display().to_string();
+        let (endless, hungry) = (write("endless", language.endless), write("hungry", language.hungry));
+        let address = directory.socket("endless");
+        let running = serve_with(language.runner, &address, &["--request-timeout", "1", &endless]);
+        let ask = |address: &str, query: &str| {
+            let reply = call(address, &[("QUERY_STRING", query.as_bytes())], b"");
+            Answer::from_cgi(&reply.stdout, reply.app_status as i32, reply.errors())
+        };
+        for _ in 0..2 {
+            let late = ask(&address, "hang");
+            assert_eq!((&*late.status, late.ended), ("504", Some(1)), "{what}: {late:?}");
+            assert!(!late.errors.unwrap().is_empty(), "{what}");
+            ask(&address, "").expect(what, "200", "fine", 0);
+        }
+        drop(running);
+        let address = directory.socket("hungry");
+        let arguments = ["--memory-limit", "16M", &hungry];
+        let Some(why) = language.no_memory else {
+            let output = Command::new(language.runner).args(["--listen", &address]).args(arguments).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(2) && said.contains("--memory-limit"), "{what}: {said}");
+            continue;
+        };
+        let _running = serve_with(language.runner, &address, &arguments);
+        for _ in 0..2 {
+            let hungry = ask(&address, "hungry");
+            assert_eq!((&*hungry.status, hungry.ended), ("500", Some(1)), "{what}: {hungry:?}");
+            assert!(hungry.errors.unwrap().contains(why), "{what}");
+            ask(&address, "").expect(what, "200", "fine", 0);
+        }
+    }
 }

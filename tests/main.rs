@@ -31,6 +31,7 @@
 //! * `rhai_documentation`: the examples of `docs/rhai.md` do what the page says
 //! * `rhai_limits`: scripts in Rhai that want too much time, memory or files are ended while others are served
 //! * `rhai_prompt`: the prompt of `fcgi-rhai` at a terminal
+//! * `shape`: the languages have the same files and the same options
 //! * `http`: the built-in front
 //! * `command`: the client `fcgi`, asking and showing
 //! * `examples`: what the README tells to run
@@ -93,4 +94,6 @@ mod rhai_prompt;
 mod roles;
 mod scripts_by_name;
 mod status;
+#[cfg(all(feature = "python", feature = "rhai"))]
+mod shape;
 mod workers;

@@ -16,6 +16,8 @@ pub struct OwnOptions {
     pub long: &'static [(&'static str, bool)],
     /// The one that makes the interpreter explain its options, which `--help` then does, too.
     pub help: Option<&'static str>,
+    /// What `--help` says of them where there is no such option: each with its value, and what it does.
+    pub told: &'static [(&'static str, &'static str)],
 }
 
 /// The parts of a command line.
@@ -101,8 +103,13 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    const OWN: OwnOptions =
-        OwnOptions { valued: "elc", last: "c", long: &[("--check", true), ("--help-env", false)], help: None };
+    const OWN: OwnOptions = OwnOptions {
+        valued: "elc",
+        last: "c",
+        long: &[("--check", true), ("--help-env", false)],
+        help: None,
+        told: &[],
+    };
 
     fn split(words: &[&str]) -> [String; 4] {
         let whole = words.iter().map(OsString::from).collect();

@@ -121,17 +121,28 @@ impl Options {
 
 /// What `--help` ends with.
 pub(crate) fn examples(language: &Language) -> String {
-    let Language { program, extension, .. } = language;
+    let Language { program, extension, own, .. } = language;
+    let own = own.told.iter().map(|(option, does)| ((*option).to_owned(), *does)).collect();
+    let below = format!("every .{extension} file below /srv/www");
+    let examples = vec![
+        (format!("{program} --http 127.0.0.1:8080 hello.{extension}"), "try a script in the browser"),
+        (format!("{program} --listen unix:/run/app.sock --workers 4 app.{extension}"), "behind a web server"),
+        (format!("{program} --listen 127.0.0.1:9000 --root /srv/www"), &*below),
+        (format!("{program} hello.{extension} one two"), "the plain interpreter"),
+    ];
     format!(
-        "How it was started it finds out itself: --listen, --http, a systemd socket or a listening descriptor 0 mean \
-         FastCGI; CGI variables in the environment mean CGI; otherwise it is the plain interpreter.
-
-Examples:
-  {program} --http 127.0.0.1:8080 hello.{extension}              try a script in the browser
-  {program} --listen unix:/run/app.sock --workers 4 app.{extension}  behind a web server
-  {program} --listen 127.0.0.1:9000 --root /srv/www         every .{extension} file below /srv/www
-  {program} hello.{extension} one two                            the plain interpreter"
+        "{}How it was started it finds out itself: --listen, --http, a systemd socket or a listening descriptor 0 mean \
+         FastCGI; CGI variables in the environment mean CGI; otherwise it is the plain interpreter.\n\n{}",
+        columns("The interpreter's own options, before the script:", own),
+        columns("Examples:", examples)
     )
+}
+
+/// Lines below a heading, with what they do in a second column; nothing where there are none.
+fn columns(heading: &str, lines: Vec<(String, &str)>) -> String {
+    let Some(width) = lines.iter().map(|(first, _)| first.len()).max() else { return String::new() };
+    let lines = lines.into_iter().map(|(first, second)| format!("  {first:width$}  {second}\n"));
+    format!("{heading}\n{}\n", lines.collect::<Vec<_>>().concat())
 }
 
 #[cfg(test)]

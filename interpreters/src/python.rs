@@ -22,6 +22,7 @@ pub fn language() -> Language {
                 ("--help-all", false),
             ],
             help: Some("-h"),
+            told: &[],
         },
         options: &[
             LanguageOption {

@@ -10,7 +10,11 @@ fn main() -> std::process::ExitCode {
         name: "Lua",
         extension: "lua",
         interpreter: lua::interpreter,
-        own: OwnOptions { valued: if cfg!(feature = "luajit") { "elj" } else { "el" }, ..OwnOptions::default() },
+        own: OwnOptions {
+            valued: if cfg!(feature = "luajit") { "elj" } else { "el" },
+            told: OPTIONS,
+            ..OwnOptions::default()
+        },
         options: &[],
         in_place_of_script: None,
         version: lua::version,
@@ -20,3 +24,21 @@ fn main() -> std::process::ExitCode {
         plain: lua::run_plain,
     })
 }
+
+const OPTIONS: &[(&str, &str)] = &[
+    ("-e CODE", "run this code"),
+    ("-l NAME", "require this module"),
+    ("-i", "a prompt, after the script"),
+    ("-v", "tell the version"),
+    #[cfg(not(feature = "lua51"))]
+    ("-E", "leave variables of the environment aside"),
+    #[cfg(any(feature = "lua54", feature = "lua55"))]
+    ("-W", "show warnings"),
+    #[cfg(feature = "luajit")]
+    ("-j COMMAND", "tell the compiler something, or run one of its modules"),
+    #[cfg(feature = "luajit")]
+    ("-O...", "how the compiler optimizes"),
+    #[cfg(feature = "luajit")]
+    ("-b...", "compile to a file"),
+    ("-", "run what standard input holds"),
+];

@@ -14,7 +14,11 @@ fn main() -> std::process::ExitCode {
         name: "Rhai",
         extension: "rhai",
         interpreter: rhai::interpreter,
-        own: OwnOptions { valued: "e", ..OwnOptions::default() },
+        own: OwnOptions {
+            valued: "e",
+            told: &[("-e CODE", "run this code; several are one program"), ("-", "run what standard input holds")],
+            ..OwnOptions::default()
+        },
         options: &[
             LanguageOption {
                 long: "max-operations",
