@@ -93,7 +93,7 @@ mod rhai_prompt;
 #[cfg(all(feature = "python", feature = "rhai"))]
 mod roles;
 mod scripts_by_name;
-mod status;
 #[cfg(all(feature = "python", feature = "rhai"))]
 mod shape;
+mod status;
 mod workers;
