@@ -14,6 +14,7 @@
 //! * `status`: status pages and ping
 //! * `workers`: processes, threads, signals, stopping
 //! * `reload`: programs, options and scripts that are replaced under load
+//! * `configuration`: the configuration file, right and wrong
 //! * `constrained`: hosts that allow one process and no thread
 //! * `nginx`: behind the real one
 //! * `distribution`: several hosts behind HAProxy and nginx; one that is taken down, one that vanishes
@@ -53,6 +54,7 @@ mod conformance;
 // There is no other program of 5.5 to compare with.
 #[cfg(not(feature = "lua55"))]
 mod command_line;
+mod configuration;
 mod constrained;
 mod distribution;
 mod examples;

@@ -97,6 +97,11 @@ impl Passed {
     }
 }
 
+/// Whether a parent process of ours started this process.
+pub fn is_worker() -> bool {
+    std::env::var_os(WORKER_FDS).is_some()
+}
+
 /// What our parent process passed to this worker, if it is one.
 ///
 /// # Errors

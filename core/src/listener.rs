@@ -5,13 +5,13 @@ pub(crate) mod queue;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use rustix::net::{SocketFlags, accept_with};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::address::Address;
 
@@ -34,9 +34,35 @@ pub enum ListenError {
     /// The inherited descriptor is not a listening socket.
     #[error("{0} is not a listening socket")]
     NotListening(Address),
+    /// Its owner or permissions cannot be set.
+    #[error("cannot set owner and permissions of {0}: {1}; only root can give a socket to another user")]
+    Access(Address, #[source] io::Error),
     /// The system says no.
     #[error("cannot listen on {0}: {1}")]
     System(Address, #[source] io::Error),
+}
+
+/// Who may connect to a unix socket: whoever may write to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Access {
+    /// Its permissions; without, the umask decides.
+    pub mode: Option<u32>,
+    /// Number of its user.
+    pub user: Option<u32>,
+    /// Number of its group.
+    pub group: Option<u32>,
+}
+
+impl Access {
+    fn apply(&self, path: &Path) -> io::Result<()> {
+        if self.user.is_some() || self.group.is_some() {
+            std::os::unix::fs::chown(path, self.user, self.group)?;
+        }
+        match self.mode {
+            Some(mode) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A socket that listens. A unix socket that was bound here is removed from the file system when the listener goes.
@@ -63,15 +89,30 @@ impl Listener {
     /// # Errors
     /// [`ListenError`].
     pub fn bind(address: &Address) -> Result<Self, ListenError> {
+        Self::bind_for(address, &Access::default())
+    }
+
+    /// As [`bind`](Self::bind); a unix socket is made so that only those can connect that may.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn bind_for(address: &Address, access: &Access) -> Result<Self, ListenError> {
         let system = |e: io::Error| ListenError::System(address.clone(), e);
         match address {
             Address::Unix(path) => {
                 make_way(address, path)?;
-                let listener = UnixListener::bind(path).map_err(|e| match e.kind() {
+                let listener = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None).map_err(system)?;
+                let name = SockAddr::unix(path).map_err(system)?;
+                listener.bind(&name).map_err(|e| match e.kind() {
                     io::ErrorKind::AddrInUse => ListenError::InUse(address.clone()),
                     _ => system(e),
                 })?;
-                rustix::net::listen(&listener, BACKLOG).map_err(|e| system(e.into()))?;
+                // Nobody can connect before it listens.
+                access.apply(path).map_err(|e| {
+                    let _ = std::fs::remove_file(path);
+                    ListenError::Access(address.clone(), e)
+                })?;
+                listener.listen(BACKLOG).map_err(system)?;
                 let inode = inode(path).map_err(system)?;
                 let bound_file = Some(BoundFile { path: path.clone(), inode, owner: std::process::id() });
                 Self::new(listener.into(), address.clone(), bound_file).map_err(system)

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use fcgi_core::http::{Config, Front, Site};
+use fcgi_core::listener::Access;
 use fcgi_core::supervisor::Kept;
 use fcgi_core::{Address, Listener};
 
@@ -61,7 +62,11 @@ impl Sockets {
             backend
         } else {
             let directory = private_directory().context("cannot make a directory for the front's socket")?;
-            Listener::bind(&Address::Unix(directory.join("fcgi.sock")))?.named(BACKEND_NAME)
+            // For the user that the front and the other workers become.
+            let user = options.system.user.as_ref().map(|user| user.uid);
+            std::os::unix::fs::chown(&directory, user, None)?;
+            let access = Access { user, ..Access::default() };
+            Listener::bind_for(&Address::Unix(directory.join("fcgi.sock")), &access)?.named(BACKEND_NAME)
         };
         let directory = path_of(&backend).parent().map(PathBuf::from).unwrap_or_default();
         if !kept.is_reload() {

@@ -92,6 +92,13 @@ impl Line {
     }
 }
 
+impl Line {
+    /// The runner's and the interpreter's options.
+    pub(crate) fn options(&self) -> impl Iterator<Item = OsString> + '_ {
+        self.runner[1..].iter().chain(&self.own).cloned()
+    }
+}
+
 fn takes_value(command: &Command, word: &OsStr) -> bool {
     let name = word.to_str().and_then(|w| w.strip_prefix("--"));
     let option: Option<&Arg> = command.get_arguments().find(|a| a.get_long().is_some() && a.get_long() == name);

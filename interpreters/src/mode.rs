@@ -51,7 +51,7 @@ pub(crate) fn find(options: &Options) -> anyhow::Result<Mode> {
     let mut listeners = Vec::new();
     if !options.listening.listen.is_empty() || options.listening.http.is_some() {
         for address in &options.listening.listen {
-            listeners.push(open(address, &mut kept)?);
+            listeners.push(open(address, options, &mut kept)?);
         }
         return Ok(Mode::Serve { listeners, kept });
     }
@@ -73,9 +73,9 @@ pub(crate) fn find(options: &Options) -> anyhow::Result<Mode> {
 }
 
 /// The socket of an address: the one that is open, or a new one.
-fn open(address: &Address, kept: &mut Kept) -> anyhow::Result<Listener> {
+fn open(address: &Address, options: &Options, kept: &mut Kept) -> anyhow::Result<Listener> {
     Ok(match kept.listener(&address.to_string()) {
         Some(listener) => listener,
-        None => Listener::bind(address)?,
+        None => Listener::bind_for(address, &options.system.access())?,
     })
 }

@@ -2,29 +2,35 @@
 //!
 //! Each topic is a table of its own, in the order in which `--help` tells them.
 
+mod configuration;
 mod limits;
 mod listening;
 mod logging;
 mod processes;
 mod roles;
 mod serving;
+mod system;
 mod values;
 mod watching;
 
 use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::Parser;
 use fcgi_core::http::Timeouts;
 use fcgi_core::scoreboard::Scoreboard;
 use fcgi_core::status::{self, Desk};
 use fcgi_core::{Affinity, ServerConfig};
 
+pub(crate) use configuration::Configuration;
 pub(crate) use limits::Limits;
 pub(crate) use listening::Listening;
 pub(crate) use logging::Logging;
 pub(crate) use processes::Processes;
 pub(crate) use roles::Roles;
-pub(crate) use serving::Serving;
+pub(crate) use serving::{Level, Serving};
+pub(crate) use system::System;
+pub(crate) use values::size;
 pub(crate) use watching::Watching;
 
 use values::seconds;
@@ -53,16 +59,22 @@ pub(crate) struct Options {
     /// Watching.
     #[command(flatten)]
     pub(crate) watching: Watching,
+    /// Privileges and surroundings.
+    #[command(flatten)]
+    pub(crate) system: System,
+    /// The configuration file.
+    #[command(flatten)]
+    pub(crate) configuration: Configuration,
     /// The log.
     #[command(flatten)]
     pub(crate) logging: Logging,
 
     /// Print this help
-    #[arg(long, action = clap::ArgAction::Help)]
+    #[arg(long, help_heading = None::<&str>, action = clap::ArgAction::Help)]
     help: Option<bool>,
 
     /// Print the version
-    #[arg(long, action = clap::ArgAction::Version)]
+    #[arg(long, help_heading = None::<&str>, action = clap::ArgAction::Version)]
     version: Option<bool>,
 }
 
@@ -106,6 +118,28 @@ impl Options {
         }
     }
 
+    /// What is wrong with them together, and with what they name.
+    pub(crate) fn check(&self) -> Vec<anyhow::Error> {
+        let mut wrong = Vec::new();
+        wrong.extend(self.listening.allow_list().err());
+        if self.processes.affinity.is_some() && self.processes.threads == 1 {
+            wrong.push(anyhow!("--affinity chooses among the interpreters of one process: give --threads, too"));
+        }
+        if self.serving.isolation == Level::Fork && self.processes.threads > 1 {
+            wrong.push(anyhow!(
+                "--threads is not for --isolation fork: a process with threads cannot be forked (give --workers)"
+            ));
+        }
+        if let Some(directory) = self.serving.static_dir.as_ref().filter(|directory| !directory.is_dir()) {
+            wrong.push(anyhow!("{} is not a directory (--static)", directory.display()));
+        }
+        if self.system.chroot.is_some() && self.listening.http.is_some() {
+            wrong.push(anyhow!("--chroot does not go with --http, which looks at files from outside"));
+        }
+        wrong.extend(self.system.check());
+        wrong
+    }
+
     /// Timeouts of the HTTP front: for its clients those of the server, which knows only the front.
     pub(crate) fn front_timeouts(&self) -> Timeouts {
         Timeouts {
@@ -121,7 +155,8 @@ impl Options {
 
 /// What `--help` ends with.
 pub(crate) fn examples(language: &Language) -> String {
-    let Language { program, extension, own, .. } = language;
+    let Language { program, own, .. } = language;
+    let extension = language.known().extension;
     let own = own.told.iter().map(|(option, does)| ((*option).to_owned(), *does)).collect();
     let below = format!("every .{extension} file below /srv/www");
     let examples = vec![

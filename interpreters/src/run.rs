@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,15 +11,17 @@ use fcgi_core::http::Site;
 use fcgi_core::inherit::{self, Passed};
 use fcgi_core::interpreter::{Requests, serve_all};
 use fcgi_core::scoreboard::Scoreboard;
-use fcgi_core::script::{Named, Scripts};
+use fcgi_core::script::Scripts;
 use fcgi_core::signals::{self, Heard};
 use fcgi_core::supervisor::{self, Kept, Link};
-use fcgi_core::{Books, Isolation, Listener, Server, Setup, Watchdog, cgi, status};
+use fcgi_core::{Books, Isolation, Listener, Server, Setup, Watchdog, status};
 use rustix::event::{PollFd, PollFlags};
 
+use crate::command_line::Asked;
 use crate::line::Line;
 use crate::mode::{self, Mode};
-use crate::{Language, Options, front, log, parent};
+use crate::options::System;
+use crate::{Language, Options, front, log, parent, scripts, system};
 
 /// What was asked for, and by whom.
 struct Order<'a> {
@@ -34,7 +36,7 @@ struct Order<'a> {
 /// What the user must mend.
 pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow::Result<u8> {
     let mut order = Order { language, options, line };
-    if mode::serves(options) || needs_no_script(&order) {
+    if mode::serves(options) || scripts::needs_none(language.known(), &order.line) {
         if let Some(option) = &order.line.last {
             bail!("requests are for a script, not for what {} names", option.display());
         }
@@ -42,19 +44,35 @@ pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow:
             return Err(afresh(&setup(&order), &order.line.without_own()));
         }
     }
+    // The parent of several processes has no scripts that could see its environment; its workers begin with that.
+    if inherit::is_worker() || (mode::serves(options) && options.processes.workers.is_none()) {
+        system::settle_environment(&options.system)?;
+    }
     let mode = mode::find(options)?;
     log::start(options, matches!(mode, Mode::Serve { .. } | Mode::Worker(_)));
     match mode {
         Mode::Serve { listeners, kept } => serve(&order, listeners, kept).map(|()| 0),
         Mode::Worker(passed) => work(&order, passed).map(|()| 0),
         Mode::Cgi => {
-            if order.line.script.is_none() && order.line.own.is_empty() && !needs_no_script(&order) {
-                order.line.script = Some(cgi_script(options)?.into());
+            if order.line.script.is_none()
+                && order.line.own.is_empty()
+                && !scripts::needs_none(language.known(), &order.line)
+            {
+                order.line.script = Some(scripts::of_cgi(options)?.into());
             }
             (language.plain)(&Setup { is_cgi: true, ..setup(&order) })
         }
         Mode::Plain => (language.plain)(&setup(&order)),
     }
+}
+
+/// What can be found wrong without beginning to serve.
+pub(crate) fn check(asked: &Asked) -> Vec<anyhow::Error> {
+    let Asked { options, line, language, .. } = asked;
+    let mut wrong: Vec<anyhow::Error> = Vec::new();
+    wrong.extend(scripts::served(language, options, line).err());
+    wrong.extend(options.check());
+    wrong
 }
 
 fn setup(order: &Order<'_>) -> Setup {
@@ -80,67 +98,16 @@ fn setup(order: &Order<'_>) -> Setup {
     }
 }
 
-/// Whether the command line names a program that needs no script.
-fn needs_no_script(order: &Order<'_>) -> bool {
-    order.language.in_place_of_script.is_some_and(|name| order.line.language.iter().any(|(known, _)| *known == name))
-}
-
-/// The script of a CGI program that a web server calls as a handler.
-fn cgi_script(options: &Options) -> anyhow::Result<PathBuf> {
-    let mut params = cgi::request_variables();
-    scripts_of(options, "").locate(&mut params).context("as a CGI program")
-}
-
-fn scripts_of(options: &Options, extension: &str) -> Scripts {
-    let list = options.serving.extensions.as_deref().unwrap_or(extension);
-    let extensions = list.split(',').map(str::trim).filter(|e| !e.is_empty()).map(OsString::from).collect();
-    Scripts::Named(Named::new(options.serving.root.clone(), extensions))
-}
-
-/// The scripts that requests may be for: those of the front's roles as well.
 fn scripts(order: &Order<'_>) -> anyhow::Result<Scripts> {
-    let rest = answering_scripts(order)?;
-    let roles = &order.options.roles;
-    if !roles.are_given() {
-        return Ok(rest);
-    }
-    if needs_no_script(order) {
-        bail!("--authorizer, --filter and --logger are scripts beside another one: give a script, or --root");
-    }
-    let named = roles.of_front()?.scripts().map(Path::to_owned).collect();
-    Ok(Scripts::Besides { rest: Box::new(rest), named })
-}
-
-fn answering_scripts(order: &Order<'_>) -> anyhow::Result<Scripts> {
-    let Order { language, options, line } = order;
-    if let Some(root) = &options.serving.root
-        && !root.is_dir()
-    {
-        bail!("{} is not a directory (--root)", root.display());
-    }
-    if needs_no_script(order) {
-        // All requests are for it; this is no file that one could ask for.
-        return Ok(Scripts::One(std::path::absolute(".application")?));
-    }
-    let Some(script) = &line.script else { return Ok(scripts_of(options, language.extension)) };
-    let shown = Path::new(script).display();
-    std::fs::File::open(script).with_context(|| format!("cannot open {shown}"))?;
-    if Path::new(script).is_dir() {
-        bail!("{shown} is a directory: give it as --root, or give a script");
-    }
-    Ok(Scripts::One(std::path::absolute(script)?))
+    scripts::served(order.language.known(), order.options, &order.line)
 }
 
 /// Serves with a parent and workers, or in this process alone; with the HTTP front before them, if it is wanted.
 fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> anyhow::Result<()> {
     let options = order.options;
     let scripts = scripts(order)?;
-    options.listening.allow_list()?;
-    if setup(order).isolation == Isolation::Fork && options.processes.threads > 1 {
-        bail!("--threads is not for --isolation fork: a process with threads cannot be forked (give --workers)");
-    }
-    if options.processes.affinity.is_some() && options.processes.threads == 1 {
-        bail!("--affinity chooses among the interpreters of one process: give --threads, too");
+    if let Some(wrong) = options.check().into_iter().next() {
+        return Err(wrong);
     }
     if !kept.is_reload() {
         for listener in &listeners {
@@ -189,7 +156,10 @@ fn work(order: &Order<'_>, mut passed: Passed) -> anyhow::Result<()> {
         return serve_here(order, listeners, link.told()?, scoreboard, Some(link));
     };
     let http = listeners.into_iter().next().context("a front without a socket")?;
-    let (front, has_stopped) = front::start(http, backend.into(), site(scripts(order)?)?, order.options, link.told()?)?;
+    let site = site(scripts(order)?)?;
+    // Relative paths are those of where it was started.
+    system::enter(&System { chdir: None, ..order.options.system.clone() })?;
+    let (front, has_stopped) = front::start(http, backend.into(), site, order.options, link.told()?)?;
     link.say_ready();
     while rustix::event::poll(&mut [PollFd::new(&has_stopped, PollFlags::IN)], None) == Err(rustix::io::Errno::INTR) {}
     front.stop();
@@ -241,6 +211,7 @@ fn serve_here(
 ) -> anyhow::Result<()> {
     let Order { language, options, .. } = order;
     let scripts = scripts(order)?;
+    system::enter(&options.system)?;
     let setup = setup(order);
     let forks = setup.isolation == Isolation::Fork;
     // A child that takes too long is ended from outside.

@@ -8,15 +8,12 @@ fn main() -> std::process::ExitCode {
     fcgi_interpreters::main(&Language {
         program: "fcgi-lua",
         name: "Lua",
-        extension: "lua",
         interpreter: lua::interpreter,
         own: OwnOptions {
             valued: if cfg!(feature = "luajit") { "elj" } else { "el" },
             told: OPTIONS,
             ..OwnOptions::default()
         },
-        options: &[],
-        in_place_of_script: None,
         version: lua::version,
         start: |_| Ok(()),
         event_loop: |_, _| Ok(false),

@@ -17,7 +17,7 @@ pub(super) fn seconds(count: u64) -> Option<Duration> {
 }
 
 /// A number of bytes, with K, M or G behind it for multiples of 1024.
-pub(super) fn size(text: &str) -> Result<usize, String> {
+pub(crate) fn size(text: &str) -> Result<usize, String> {
     let (digits, shift) = match text.trim_end_matches(['B', 'b']).char_indices().last() {
         Some((at, 'K' | 'k')) => (&text[..at], 10),
         Some((at, 'M' | 'm')) => (&text[..at], 20),
@@ -26,6 +26,24 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
     };
     let number: usize = digits.parse().map_err(|_| "write a number of bytes such as 4096, 64K or 2M".to_owned())?;
     number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
+}
+
+/// Permissions of files in octal.
+pub(super) fn octal(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if mode <= 0o777 && !digits.starts_with('+') => Ok(mode),
+        _ => Err("write an octal number from 000 to 777".to_owned()),
+    }
+}
+
+/// `NAME` or `NAME=VALUE`.
+pub(super) fn environment(text: &str) -> Result<(String, Option<String>), String> {
+    let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_owned())));
+    if name.is_empty() || text.contains('\0') {
+        return Err("write NAME or NAME=VALUE".to_owned());
+    }
+    Ok((name.to_owned(), value))
 }
 
 #[cfg(test)]

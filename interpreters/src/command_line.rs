@@ -1,0 +1,222 @@
+//! From the words of a command line, and the configuration file that it names, to what is asked for.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+use fcgi_core::Setup;
+
+use crate::config::{Config, Effective, Mistake, explain};
+use crate::languages::Known;
+use crate::line::Line;
+use crate::{Language, LanguageOption, Options, options, run};
+
+/// One server: what serves, and how.
+pub(crate) struct Asked {
+    /// Its pool, when a file has pools.
+    pub(crate) pool: Option<String>,
+    pub(crate) language: &'static Known,
+    pub(crate) options: Options,
+    pub(crate) line: Line,
+}
+
+/// All that is asked for.
+pub(crate) struct Order {
+    /// One, unless a file has pools.
+    pub(crate) pools: Vec<Asked>,
+    /// What has been read from a file, to say where something is wrong.
+    pub(crate) config: Option<Config>,
+}
+
+/// Why nothing is to be run.
+pub(crate) enum Ended {
+    /// Help or the version was asked for.
+    Told(clap::Error),
+    /// The command line is wrong.
+    Misused(String),
+    /// The file is wrong.
+    Mistakes(Vec<Mistake>),
+}
+
+/// The table of options of a runner.
+pub(crate) fn command(language: &Language) -> Command {
+    command_of(&[language.known()])
+        .name(language.program)
+        .version(format!("{} ({})", env!("CARGO_PKG_VERSION"), (language.version)()))
+        .override_usage(format!("{} [OPTION]... [SCRIPT [ARGUMENT]...]", language.program))
+        .about(format!("Runs {} scripts: under FastCGI, as CGI, or like the plain interpreter", language.name))
+        .after_help(options::examples(language))
+}
+
+/// The options that the runners of some languages have.
+pub(crate) fn command_of(languages: &[&Known]) -> Command {
+    let mut own: Vec<&LanguageOption> = Vec::new();
+    for option in languages.iter().flat_map(|language| language.options) {
+        if own.iter().all(|known| known.long != option.long) {
+            own.push(option);
+        }
+    }
+    Options::command().args(own.into_iter().map(|option| option.to_arg()))
+}
+
+impl Order {
+    /// Reads a command line. One from a parent of ours has all that a file said, and is not to be looked up there again.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub(crate) fn read(language: &Language, words: Vec<OsString>, from_parent: bool) -> Result<Self, Ended> {
+        let command = command(language);
+        let own = language.known();
+        let mut line = Line::split(words, &language.own, &command);
+        let matches = parse(&command, &line)?;
+        let file = matches.get_one::<PathBuf>("config").filter(|_| !from_parent);
+        let Some(file) = file else {
+            let options = take(own, &matches, &mut line)?;
+            return Ok(Self { pools: vec![Asked { pool: None, language: own, options, line }], config: None });
+        };
+        let config = Config::read(file, own).map_err(Ended::Mistakes)?;
+        let pool = matches.get_one::<String>("pool");
+        let is_typed = |key: &str| is_typed(&command, &matches, key);
+        let lines = config.lines(own, pool.map(|name| &**name), &line, is_typed);
+        let lines = lines.map_err(|mistake| Ended::Mistakes(vec![mistake]))?;
+        let mut pools = Vec::new();
+        let mut mistakes = Vec::new();
+        for effective in lines {
+            let pool = effective.pool.clone();
+            match asked(language, &line, effective) {
+                Ok(asked) => pools.push(asked),
+                Err(text) => {
+                    // Of what does not go together, the key whose absence would make it right.
+                    let without = |key: &str| {
+                        let lines = config.lines(own, pool.as_deref(), &line, |typed| typed == key || is_typed(typed));
+                        lines
+                            .is_ok_and(|lines| lines.into_iter().all(|line_of| asked(language, &line, line_of).is_ok()))
+                    };
+                    let culprit = config.keys(pool.as_deref()).find(|key| without(key));
+                    let text = culprit.map_or(text.clone(), |key| format!("--{key}: {text}"));
+                    mistakes.push(config.mistake(pool.as_deref(), text));
+                }
+            }
+        }
+        if mistakes.is_empty() { Ok(Self { pools, config: Some(config) }) } else { Err(Ended::Mistakes(mistakes)) }
+    }
+}
+
+impl Order {
+    /// Does what is asked for; gives the exit status.
+    pub(crate) fn run(self, language: &Language) -> u8 {
+        let checks = self.pools.iter().any(|asked| asked.options.configuration.check_config);
+        let mut wrong = Vec::new();
+        for asked in &self.pools {
+            if checks || self.config.is_some() || asked.options.system.daemonize {
+                wrong.extend(run::check(asked).into_iter().map(|e| self.located(asked, &format!("{e:#}"))));
+            }
+        }
+        if !wrong.is_empty() {
+            for text in wrong {
+                eprintln!("{text}");
+            }
+            return crate::USAGE;
+        }
+        if checks {
+            println!("{}: the configuration is right", language.program);
+            return 0;
+        }
+        if self.pools.len() > 1 {
+            eprintln!("{}: name one of the pools (--pool)", language.program);
+            return crate::USAGE;
+        }
+        let Self { pools, config } = self;
+        let mut pools = pools.into_iter();
+        let Some(asked) = pools.next() else { return 0 };
+        run::run(language, &asked.options, asked.line).unwrap_or_else(|e| {
+            let text = format!("{e:#}");
+            match config {
+                Some(config) => eprintln!("{}", config.mistake(asked.pool.as_deref(), text)),
+                None => eprintln!("{}: {text}", language.program),
+            }
+            crate::USAGE
+        })
+    }
+
+    /// An error with its place in the file, or behind the program's name.
+    fn located(&self, asked: &Asked, text: &str) -> String {
+        match &self.config {
+            Some(config) => config.mistake(asked.pool.as_deref(), text.to_owned()).to_string(),
+            None => format!("{}: {text}", asked.language.program),
+        }
+    }
+}
+
+/// What a section of a file and the command line together ask for.
+fn asked(language: &Language, typed: &Line, effective: Effective) -> Result<Asked, String> {
+    let Effective { pool, language: known, words } = effective;
+    let command = command_of(&[known]);
+    let mut line = Line::split(words, &language.own, &command);
+    let complain = |e: &clap::Error| explain(e);
+    let matches = command.try_get_matches_from(line.runner.clone()).map_err(|e| complain(&e))?;
+    line.language = language_values(known, &matches);
+    // What interpreters show of it is what was typed.
+    line.whole.clone_from(&typed.whole);
+    let options = Options::from_arg_matches(&matches).map_err(|e| complain(&e))?;
+    Ok(Asked { pool, language: known, options, line })
+}
+
+fn parse(command: &Command, line: &Line) -> Result<ArgMatches, Ended> {
+    command.clone().try_get_matches_from(line.runner.clone()).map_err(ended)
+}
+
+fn take(known: &Known, matches: &ArgMatches, line: &mut Line) -> Result<Options, Ended> {
+    line.language = language_values(known, matches);
+    Options::from_arg_matches(matches).map_err(ended)
+}
+
+fn language_values(known: &Known, matches: &ArgMatches) -> Vec<(&'static str, OsString)> {
+    known.options.iter().filter_map(|option| option.value(matches)).collect()
+}
+
+fn ended(e: clap::Error) -> Ended {
+    if !e.use_stderr() {
+        return Ended::Told(e);
+    }
+    let text = e.render().to_string();
+    // What is wrong stands before an empty line, in one line or in several.
+    let wrong: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    Ended::Misused(format!("{} (--help tells more)", wrong.join(" ").trim_start_matches("error: ")))
+}
+
+fn is_typed(command: &Command, matches: &ArgMatches, key: &str) -> bool {
+    let option = command.get_arguments().find(|option| option.get_long() == Some(key));
+    option.is_some_and(|option| matches.value_source(option.get_id().as_str()) == Some(ValueSource::CommandLine))
+}
+
+impl Ended {
+    /// Says it; gives the exit status.
+    pub(crate) fn tell(self, language: &Language) -> u8 {
+        match self {
+            Self::Misused(text) => {
+                eprintln!("{}: {text}", language.program);
+                crate::USAGE
+            }
+            Self::Mistakes(mistakes) => {
+                for mistake in mistakes {
+                    eprintln!("{mistake}");
+                }
+                crate::USAGE
+            }
+            Self::Told(e) => {
+                // A pipe that closes early is not ours to complain about.
+                let _ = e.print();
+                if let (ErrorKind::DisplayHelp, Some(option)) = (e.kind(), language.own.help) {
+                    println!("\nBefore the script, also {}'s own options:\n", language.name);
+                    let setup =
+                        Setup { program: language.program.into(), own: vec![option.into()], ..Setup::default() };
+                    return crate::status(language, (language.plain)(&setup));
+                }
+                0
+            }
+        }
+    }
+}
