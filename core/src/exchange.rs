@@ -11,6 +11,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::connection::{Connection, Hub, Started};
+use crate::gateway::{self, answer::Mender};
 use crate::inbox::Stream;
 use crate::protocol::encoder::{self, GrowingRecord};
 use crate::protocol::{ProtocolStatus, RecordType};
@@ -30,6 +31,7 @@ pub(crate) struct Exchange {
     record: GrowingRecord,
     errors: Vec<u8>,
     errors_used: bool,
+    mender: Mender,
     /// Some of the output has left.
     sent: bool,
 }
@@ -41,7 +43,9 @@ struct Reader {
 }
 
 impl Exchange {
+    /// Puts the variables right, too.
     pub(crate) fn new(hub: Arc<Hub>, connection: Arc<Connection>, id: u16, started: &mut Started) -> Self {
+        let mender = put_right(started);
         let reader = |stream: &mut Stream| Reader { stream: std::mem::take(stream), at: 0 };
         Self {
             out: hub.buffer(),
@@ -53,6 +57,7 @@ impl Exchange {
             record: GrowingRecord::default(),
             errors: Vec::new(),
             errors_used: false,
+            mender,
             sent: false,
         }
     }
@@ -66,10 +71,25 @@ impl Exchange {
         }
     }
 
+    fn write_out(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let limit = self.hub.config.output_buffer;
+        // Headers of records may have made it more than its limit.
+        while !bytes.is_empty() && self.out.len() + bytes.len() > limit {
+            let (now, later) = bytes.split_at(limit.saturating_sub(self.out.len()).clamp(1, bytes.len()));
+            self.record.append(RecordType::Stdout, self.id, now, &mut self.out);
+            bytes = later;
+            self.flush()?;
+        }
+        self.record.append(RecordType::Stdout, self.id, bytes, &mut self.out);
+        Ok(())
+    }
+
     fn end_records(&mut self, status: u32) {
         if self.out.capacity() == 0 {
             self.out = self.hub.buffer();
         }
+        let kept_back = self.mender.rest();
+        self.record.append(RecordType::Stdout, self.id, &kept_back, &mut self.out);
         self.close_records();
         encoder::end_stream(RecordType::Stdout, self.id, &mut self.out);
         if self.errors_used {
@@ -77,6 +97,14 @@ impl Exchange {
         }
         encoder::end_request(self.id, status, ProtocolStatus::RequestComplete, &mut self.out);
     }
+}
+
+/// Puts right what the web server gets wrong.
+fn put_right(started: &mut Started) -> Mender {
+    let mender = Mender::new(&started.params);
+    let length = started.stdin.ended.then_some(started.stdin.bytes.len());
+    gateway::put_right(&mut started.params, length);
+    mender
 }
 
 impl Reader {
@@ -132,20 +160,19 @@ impl Transport for Exchange {
         reader.is_empty() && reader.stream.ended
     }
 
-    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        let limit = self.hub.config.output_buffer;
-        // Headers of records may have made it more than its limit.
-        while !bytes.is_empty() && self.out.len() + bytes.len() > limit {
-            let (now, later) = bytes.split_at(limit.saturating_sub(self.out.len()).clamp(1, bytes.len()));
-            self.record.append(RecordType::Stdout, self.id, now, &mut self.out);
-            bytes = later;
-            self.flush()?;
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.mender.is_active() {
+            let mended = self.mender.pass(bytes)?;
+            self.write_out(&mended)
+        } else {
+            self.write_out(bytes)
         }
-        self.record.append(RecordType::Stdout, self.id, bytes, &mut self.out);
-        Ok(())
     }
 
     fn write_error(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.mender.log(bytes) {
+            return Ok(());
+        }
         self.errors.extend_from_slice(bytes);
         if self.errors.len() > ERROR_BUFFER { self.flush() } else { Ok(()) }
     }
@@ -171,6 +198,7 @@ impl Transport for Exchange {
             // Errors are not among it: they come to it only when it is sent.
             self.record = GrowingRecord::default();
             self.out.clear();
+            self.mender.start_again();
         }
         !self.sent
     }

@@ -46,6 +46,7 @@ pub mod child;
 pub mod client;
 mod clock;
 mod connection;
+mod error_lines;
 mod exchange;
 pub mod fork;
 pub mod gateway;

@@ -19,7 +19,6 @@ use crate::address::Address;
 use crate::clock;
 use crate::connection::{Connection, Hub};
 use crate::exchange::Exchange;
-use crate::gateway;
 use crate::hub::{self, Config};
 use crate::listener::{AllowList, ListenError, Listener};
 use crate::poll::Token;
@@ -255,8 +254,6 @@ impl Server {
         while let Some((connection, id)) = self.hub.take_ready() {
             let has_waited = read_at.is_none_or(|t| clock::since(t) > STALE);
             if let Some(mut started) = connection.start(id, &self.hub, has_waited) {
-                let length = started.stdin.ended.then_some(started.stdin.bytes.len());
-                gateway::put_right(&mut started.params, length);
                 let exchange = Exchange::new(self.hub.clone(), connection, id, &mut started);
                 return Some(Request::new(started.role, started.params, Box::new(exchange)));
             }

@@ -35,6 +35,31 @@ fn script_filename_of_apache() {
 }
 
 #[test]
+fn script_filename_of_apache_that_is_a_url() {
+    for (sent, name, seen) in [
+        ("proxy:fcgi://app/srv/a%20b.lua/%C3%A9", "/a b.lua/\u{e9}", "/srv/a b.lua/\u{e9}"),
+        ("proxy:fcgi://app/srv/a%20b.lua", "/a%20b.lua", "/srv/a%20b.lua"),
+        ("proxy:fcgi://app/srv/a%2", "/b", "/srv/a%2"),
+        ("proxy:fcgi://app/srv/a%20b.lua", "", "/srv/a%20b.lua"),
+        ("/srv/a%20b.lua", "/a b.lua", "/srv/a%20b.lua"),
+    ] {
+        let mut params = params(&[("SCRIPT_FILENAME", sent), ("SCRIPT_NAME", name)]);
+        put_right(&mut params, Some(0));
+        assert_eq!(params.get_str("SCRIPT_FILENAME"), Some(seen), "{sent}");
+    }
+}
+
+#[test]
+fn script_name_is_there_where_path_info_is() {
+    let mut split = params(&[("PATH_INFO", "/a")]);
+    put_right(&mut split, Some(0));
+    assert_eq!(split.get_str("SCRIPT_NAME"), Some(""));
+    let mut bare = params(&[("REQUEST_METHOD", "GET")]);
+    put_right(&mut bare, Some(0));
+    assert_eq!(bare.get_str("SCRIPT_NAME"), None);
+}
+
+#[test]
 fn content_length_is_right_or_missing() {
     for (sent, body, seen) in [
         (Some("5"), Some(5), Some("5")),

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{Exchange, Reader};
+use super::{Exchange, Reader, put_right};
 use crate::connection::{Connection, Hub, Started};
 use crate::inbox::Stream;
 use crate::protocol::RecordType;
@@ -13,6 +13,7 @@ use crate::request::Input;
 impl Exchange {
     /// As [`new`](Self::new), without a buffer as long as nothing is written: many requests run at once.
     pub(crate) fn polled(hub: Arc<Hub>, connection: Arc<Connection>, id: u16, started: &mut Started) -> Self {
+        let mender = put_right(started);
         let reader = |stream: &mut Stream| Reader { stream: std::mem::take(stream), at: 0 };
         Self {
             out: Vec::new(),
@@ -24,6 +25,7 @@ impl Exchange {
             record: GrowingRecord::default(),
             errors: Vec::new(),
             errors_used: false,
+            mender,
             sent: false,
         }
     }
@@ -69,6 +71,12 @@ impl Exchange {
 
     pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let limit = self.hub.config.output_buffer.max(1);
+        if self.mender.is_active() {
+            // Before its end, a header is small; behind it, nothing is kept.
+            let mended = self.mender.pass(bytes)?;
+            self.record.append(RecordType::Stdout, self.id, &mended, &mut self.out);
+            return Ok(bytes.len());
+        }
         let mut left = bytes;
         while !left.is_empty() {
             if self.out.len() >= limit {
@@ -88,6 +96,9 @@ impl Exchange {
     }
 
     pub(crate) fn try_write_error(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.mender.log(bytes) {
+            return Ok(bytes.len());
+        }
         // Errors that could not be sent lie behind the output.
         let limit = self.hub.config.output_buffer.max(1) * 2;
         if self.out.len() + self.errors.len() >= limit {

@@ -20,14 +20,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::head::{BadHead, Head};
+use crate::error_lines::ErrorLines;
 use crate::protocol::decoder::{Decoder, Piece};
 use crate::protocol::{Params, ProtocolStatus, RecordType, Role, encoder};
 use crate::response::{self, HeadParser};
 
 /// Bytes read at once from the FastCGI server.
 const READ_BUFFER: usize = 16 << 10;
-/// A longer line of the error stream becomes several: a script may never end one.
-const LONGEST_LINE: usize = 8 << 10;
 /// So many bytes are read for nobody, as of a page that was asked for with HEAD, and so long.
 const DISCARD_BYTES: usize = 16 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(60);
@@ -401,41 +400,5 @@ impl Body for Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         self.sender.abort();
-    }
-}
-
-/// The script's error stream on its way to the log, line by line.
-#[derive(Debug, Default)]
-struct ErrorLines(Vec<u8>);
-
-impl ErrorLines {
-    fn push(&mut self, mut text: &[u8]) {
-        while !text.is_empty() {
-            let end = text.iter().position(|&b| b == b'\n');
-            let room = LONGEST_LINE - self.0.len();
-            let length = end.unwrap_or(text.len()).min(room);
-            self.0.extend_from_slice(&text[..length]);
-            text = &text[length..];
-            if end == Some(length) {
-                text = &text[1..];
-                self.write();
-            } else if length == room {
-                self.write();
-            }
-        }
-    }
-
-    fn write(&mut self) {
-        let line = self.0.trim_ascii_end();
-        if !line.is_empty() {
-            tracing::error!("script: {}", String::from_utf8_lossy(line));
-        }
-        self.0.clear();
-    }
-}
-
-impl Drop for ErrorLines {
-    fn drop(&mut self) {
-        self.write();
     }
 }

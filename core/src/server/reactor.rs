@@ -39,7 +39,6 @@ use std::time::{Duration, Instant};
 use super::{Server, TICK};
 use crate::connection::{Change, Connection};
 use crate::exchange::Exchange;
-use crate::gateway;
 use crate::poll::Token;
 use crate::request::Request;
 pub use request::PolledRequest;
@@ -161,8 +160,6 @@ impl Reactor {
             let key = self.last_key + 1;
             let Some(mut started) = connection.start_polled(id, key, &self.server.hub) else { continue };
             self.last_key = key;
-            let length = started.stdin.ended.then_some(started.stdin.bytes.len());
-            gateway::put_right(&mut started.params, length);
             let exchange = Exchange::polled(self.server.hub.clone(), connection, id, &mut started);
             let request = Request::new(started.role, started.params, Box::new(exchange));
             let Some(request) = self.server.books.answer(request) else { continue };
