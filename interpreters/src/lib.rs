@@ -12,6 +12,7 @@ mod log;
 mod mode;
 mod options;
 mod parent;
+mod print_config;
 #[cfg(feature = "_python")]
 mod python;
 mod rlimits;

@@ -21,7 +21,7 @@ use crate::command_line::Asked;
 use crate::line::Line;
 use crate::mode::{self, Mode};
 use crate::options::System;
-use crate::{Language, Options, front, log, parent, scripts, system};
+use crate::{Language, Options, front, log, parent, print_config, scripts, system};
 
 /// What was asked for, and by whom.
 struct Order<'a> {
@@ -35,6 +35,10 @@ struct Order<'a> {
 /// # Errors
 /// What the user must mend.
 pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow::Result<u8> {
+    if let Some(server) = options.listening.print_config {
+        print!("{}", print_config::print(language.known(), options, &line, server)?);
+        return Ok(0);
+    }
     let mut order = Order { language, options, line };
     if mode::serves(options) || scripts::needs_none(language.known(), &order.line) {
         if let Some(option) = &order.line.last {

@@ -3,6 +3,8 @@
 use clap::Args;
 use fcgi_core::{Address, AllowList};
 
+use crate::print_config::WebServer;
+
 /// Addresses, and who may connect to them.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Where requests come from")]
@@ -23,6 +25,10 @@ pub(crate) struct Listening {
     /// FCGI_WEB_SERVER_ADDRS)
     #[arg(long, value_name = "ADDR[/BITS]")]
     pub(crate) allow: Vec<String>,
+
+    /// Print a configuration of this web server for the rest of the command line, and do nothing else
+    #[arg(long, value_name = "SERVER")]
+    pub(crate) print_config: Option<WebServer>,
 }
 
 impl Listening {

@@ -1,0 +1,61 @@
+//! nginx.
+
+use std::fmt::Write as _;
+
+use super::{Backend, Served, Site};
+
+/// The variables of a request. Those below depend on what is served.
+const PARAMS: &str = include_str!("nginx-params.conf");
+
+pub(super) fn print(site: &Site) -> anyhow::Result<String> {
+    let mut servers = String::new();
+    for backend in site.listening("nginx")? {
+        let _ = match backend {
+            Backend::Unix(path) => writeln!(servers, "    server unix:{path};"),
+            Backend::Tcp(address) => writeln!(servers, "    server {address};"),
+        };
+    }
+    let (location, root, own) = match &site.served {
+        Served::One(script) => {
+            let script = script.as_ref().map(|s| format!("        fastcgi_param  SCRIPT_FILENAME    {s};\n"));
+            let own = format!(
+                "        fastcgi_split_path_info ^()(/.*)$;\n{}        fastcgi_param  SCRIPT_NAME        \"\";\n",
+                script.unwrap_or_default()
+            );
+            ("/".to_owned(), String::new(), own)
+        }
+        Served::Directory { root, extensions } => {
+            let pattern = Site::extensions_pattern(extensions);
+            let own = format!(
+                "        fastcgi_split_path_info ^(/.*?{pattern})(/.*)?$;
+        fastcgi_param  SCRIPT_FILENAME    $document_root$fastcgi_script_name;
+        fastcgi_param  SCRIPT_NAME        $fastcgi_script_name;\n"
+            );
+            (format!("~ {pattern}(/|$)"), format!("    root {root};\n\n"), own)
+        }
+    };
+    let mut params = String::new();
+    for line in PARAMS.lines() {
+        let _ = writeln!(params, "        {line}");
+    }
+    let comment = site.comment("nginx: this belongs into its http block, on Debian into /etc/nginx/conf.d/app.conf.");
+    Ok(format!(
+        "{comment}# Its user (www-data) must be allowed to write to the socket: --socket-owner www-data sees to it.
+upstream app {{
+{servers}    keepalive 16;
+}}
+
+server {{
+    listen 8080;
+    # What is uploaded in one request; without this line, 1 MB.
+    client_max_body_size 100m;
+
+{root}    location {location} {{
+        fastcgi_pass app;
+        fastcgi_keep_conn on;
+{own}        fastcgi_param  PATH_INFO          $fastcgi_path_info;
+{params}    }}
+}}
+"
+    ))
+}
