@@ -18,6 +18,7 @@
 //! * `constrained`: hosts that allow one process and no thread
 //! * `nginx`: behind the real one
 //! * `distribution`: several hosts behind HAProxy and nginx; one that is taken down, one that vanishes
+//! * `servers`: behind all web servers, started in all ways, in all languages
 //! * `mercurial`: its CGI script behind nginx, asked by its own client, twenty times at once
 //! * `python`: applications of Python, and what its scripts cannot be compared with
 //! * `python_threads`: ordinary scripts of Python in several threads
@@ -95,6 +96,8 @@ mod rhai_prompt;
 #[cfg(all(feature = "python", feature = "rhai"))]
 mod roles;
 mod scripts_by_name;
+#[cfg(all(feature = "python", feature = "rhai"))]
+mod servers;
 #[cfg(all(feature = "python", feature = "rhai"))]
 mod shape;
 mod status;

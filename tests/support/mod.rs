@@ -1,6 +1,8 @@
 //! What all topics use: a directory of one's own, runners that are started and stopped, a client.
 
 pub mod client;
+#[cfg(all(feature = "python", feature = "rhai"))]
+pub mod http;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
