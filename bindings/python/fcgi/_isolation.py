@@ -21,6 +21,7 @@ modules = sys.modules
 getrecursionlimit, getswitchinterval = sys.getrecursionlimit, sys.getswitchinterval
 gettrace, getprofile = sys.gettrace, sys.getprofile
 filters_mutated = warnings._filters_mutated
+restore_all = _fcgi.restore_all
 
 
 class Exits:
@@ -334,14 +335,18 @@ class Isolation:
 
     def leave(self, uses):
         """Puts back what a script changed whose code is as `uses` says."""
-        # First what other things are put back by.
-        _fcgi.restore_all(self.snapshots if uses.builtins else self.sys_snapshot)
-        changed = self.modules.leave(uses)
-        if changed and "time" in changed:
+        known, chosen = self.modules, uses.chosen
+        first = self.snapshots if uses.builtins else self.sys_snapshot
+        if (
+            len(modules) != self.modules_then or chosen[0] != len(known.snapshots) or uses.everything
+            or known.learned or known.volatile or known.warning or known.uses.names
+        ):
+            # First what other things are put back by.
+            restore_all(first, self.lists, [])
+            chosen = known.leave(uses)
+        changed = restore_all(first, self.lists, chosen[2])
+        if changed and "time" in [chosen[1][number] for number in changed]:
             self.leave_time(modules["time"])
-        _fcgi.restore_lists(self.lists)
-        if warnings.filters is not self.filters:
-            warnings.filters = self.filters
         filters_mutated()
         if getrecursionlimit() != self.recursion:
             sys.setrecursionlimit(self.recursion)

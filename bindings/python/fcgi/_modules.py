@@ -12,7 +12,6 @@ from importlib import _bootstrap, _bootstrap_external, machinery
 
 from fcgi import _fcgi, _reload
 
-restore_all = _fcgi.restore_all
 modules = sys.modules
 
 # What these keep are caches, which are as good for the next request.
@@ -242,8 +241,8 @@ class Modules:
         self.folder, self.prefix = folder, folder + os.sep
 
     def leave(self, uses):
-        """Puts the modules of the standard library back which a script with such code can have changed; forgets what is to
-        be loaded anew. Gives the names of those that had changed."""
+        """Forgets what is to be loaded anew, and looks after what has come. Gives the number of the modules of the standard
+        library, and the names and the snapshots of those that a script with such code can have changed."""
         if uses.everything or self.learned or self.volatile or self.warning or len(modules) != len(self.known) + 1:
             self.settle(uses)
         if self.uses.names:
@@ -251,9 +250,7 @@ class Modules:
             uses = Uses(uses.names | self.uses.names)
         if uses.chosen[0] != len(self.snapshots):
             uses.chosen = (len(self.snapshots), *self.choose(uses))
-        _, chosen, snapshots = uses.chosen
-        changed = restore_all(snapshots)
-        return changed and [chosen[number] for number in changed]
+        return uses.chosen
 
     def settle(self, uses):
         """Looks after the modules that have come, and those that are to go."""

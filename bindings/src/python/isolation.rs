@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use pyo3::ffi as c;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt, PyList, PyModule, PyString};
+use pyo3::types::{PyDict, PyInt, PyList, PyModule, PyString, PyTuple};
 
 use super::ffi;
 
@@ -164,28 +164,34 @@ impl Snapshot {
     }
 }
 
-/// Puts back those dictionaries that have changed; gives their numbers.
+/// Puts back what has changed: the dictionaries in `first`, of `lists` those that do not hold the very objects that they held
+/// (of each pair the first one, by the second one), and the dictionaries in `others`, of which it gives the numbers.
 #[pyfunction]
-pub(super) fn restore_all(py: Python<'_>, snapshots: &Bound<'_, PyList>) -> PyResult<Vec<usize>> {
+#[pyo3(signature = (first, lists, others, /))]
+pub(super) fn restore_all(
+    py: Python<'_>,
+    first: &Bound<'_, PyList>,
+    lists: &Bound<'_, PyList>,
+    others: &Bound<'_, PyList>,
+) -> PyResult<Option<Vec<usize>>> {
+    for snapshot in first {
+        snapshot.cast::<Snapshot>()?.get().restore(py)?;
+    }
+    for pair in lists {
+        let pair = pair.cast::<PyTuple>()?;
+        let (now, before) = (pair.get_item(0)?, pair.get_item(1)?);
+        let (now, before) = (now.cast::<PyList>()?, before.cast::<PyList>()?);
+        if now.len() != before.len() || now.iter().zip(before).any(|(now, before)| !now.is(&before)) {
+            now.set_slice(0, now.len(), before)?;
+        }
+    }
     let mut changed = Vec::new();
-    for (number, snapshot) in snapshots.iter().enumerate() {
+    for (number, snapshot) in others.iter().enumerate() {
         if !snapshot.cast::<Snapshot>()?.get().restore(py)?.is_empty() {
             changed.push(number);
         }
     }
-    Ok(changed)
-}
-
-/// Puts back lists that do not hold the very objects that they held: of each pair the first one, by the second one.
-#[pyfunction]
-pub(super) fn restore_lists(pairs: &Bound<'_, PyList>) -> PyResult<()> {
-    for pair in pairs {
-        let (now, before): (Bound<'_, PyList>, Bound<'_, PyList>) = pair.extract()?;
-        if now.len() != before.len() || now.iter().zip(&before).any(|(now, before)| !now.is(&before)) {
-            now.set_slice(0, now.len(), &before)?;
-        }
-    }
-    Ok(())
+    Ok((!changed.is_empty()).then_some(changed))
 }
 
 /// The keys of a dictionary for which another one has not the same value.
@@ -220,17 +226,19 @@ pub(super) fn clear_module(dict: &Bound<'_, PyDict>) -> PyResult<bool> {
             held.push(name);
         }
     }
-    for first in [true, false] {
+    // Those that are always there run nothing.
+    let is_own = |name: &str| matches!(name, "__loader__" | "__annotations__" | "__builtins__" | "__spec__");
+    let may_run = held.iter().any(|name| !is_own(&name.to_string_lossy()));
+    for first in if may_run { &[true, false][..] } else { &[] } {
         for key in &held {
             let name = key.to_string_lossy();
             let single = name.starts_with('_') && !name.starts_with("__");
-            if if first { single } else { !single && name != "__builtins__" } {
+            if if *first { single } else { !single && name != "__builtins__" } {
                 dict.set_item(key, &none)?;
             }
         }
     }
     // SAFETY: the dictionary is live and the interpreter held.
     unsafe { c::PyDict_Clear(dict.as_ptr()) };
-    // The loader is always there.
-    Ok(held.len() > 2)
+    Ok(may_run)
 }

@@ -25,7 +25,6 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Environment>()?;
     module.add_function(wrap_pyfunction!(isolation::restore_all, module)?)?;
     module.add_function(wrap_pyfunction!(isolation::clear_module, module)?)?;
-    module.add_function(wrap_pyfunction!(isolation::restore_lists, module)?)?;
     module.add_function(wrap_pyfunction!(isolation::others, module)?)?;
     module.add_function(wrap_pyfunction!(run, module)?)?;
     module.add_function(wrap_pyfunction!(forked, module)?)?;
