@@ -13,6 +13,7 @@
 //! * `changes`: scripts that change on disk, or are broken
 //! * `status`: status pages and ping
 //! * `workers`: processes, threads, signals, stopping
+//! * `pools`: how many processes serve, when they are replaced, what becomes of their connections
 //! * `reload`: programs, options and scripts that are replaced under load
 //! * `configuration`: the configuration file, right and wrong
 //! * `constrained`: hosts that allow one process and no thread
@@ -68,6 +69,7 @@ mod limits;
 mod mercurial;
 mod modes;
 mod nginx;
+mod pools;
 #[cfg(feature = "python")]
 mod python;
 #[cfg(feature = "python")]

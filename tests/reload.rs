@@ -1,10 +1,11 @@
 //! A server whose program, options and scripts are replaced while it serves.
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::support::client::call;
+use crate::support::client::{call, connect, read_reply, request};
 use crate::support::{Directory, FCGI_LUA, Running};
 
 const SCRIPT: &str =
@@ -44,8 +45,11 @@ fn no_request_is_lost_by_reloads_under_load() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
+                let mut kept = connect(&address);
                 while !done.load(SeqCst) {
                     assert_ne!(pid(&address), parent);
+                    kept.write_all(&request(1, 1, true, &[], b"")).unwrap();
+                    assert_eq!(read_reply(&mut *kept, 1).app_status, 0);
                     asked.fetch_add(1, SeqCst);
                 }
             });

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::affinity::Affinity;
+use crate::handover::Channel;
 use crate::poll::{Poll, Token};
 use crate::protocol::{Limits, Params, values::Values};
 use crate::queue::Queue;
@@ -77,6 +78,9 @@ pub(crate) struct Hub<C> {
     /// Requests that have begun and that no thread has taken.
     owed: AtomicUsize,
     draining: AtomicBool,
+    retiring: AtomicBool,
+    /// To and from other processes.
+    pub(crate) channel: Option<Channel>,
     /// The event loop has been woken, and has not yet looked why.
     nudged: AtomicBool,
     /// Output buffers for the next requests.
@@ -107,6 +111,8 @@ impl<C> Hub<C> {
             ready,
             owed: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            retiring: AtomicBool::new(false),
+            channel: None,
             nudged: AtomicBool::new(false),
             buffers: Mutex::default(),
         })
@@ -214,6 +220,15 @@ impl<C> Hub<C> {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(SeqCst)
+    }
+
+    pub(crate) fn retire(&self) {
+        self.retiring.store(true, SeqCst);
+    }
+
+    /// Whether connections are given to other processes as soon as they idle.
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.retiring.load(SeqCst)
     }
 
     /// An empty buffer for a request's output.

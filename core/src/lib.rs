@@ -50,6 +50,7 @@ mod error_lines;
 mod exchange;
 pub mod fork;
 pub mod gateway;
+mod handover;
 #[cfg(feature = "http")]
 pub mod http;
 mod hub;

@@ -15,6 +15,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token {
     Listener(u32),
+    /// Connections that other processes give away.
+    Given,
     Drain,
     Wake,
     /// A connection's place in the table, and which of its successive holders is meant.
@@ -28,11 +30,13 @@ impl Token {
     const LISTENER: u32 = u32::MAX;
     const DRAIN: u32 = u32::MAX - 1;
     const WAKE: u32 = u32::MAX - 2;
+    const GIVEN: u32 = u32::MAX - 3;
 
     fn to_data(self) -> EventData {
         let (high, low) = match self {
             Self::Listener(number) => (Self::LISTENER, number),
             Self::Drain => (Self::DRAIN, 0),
+            Self::Given => (Self::GIVEN, 0),
             Self::Wake => (Self::WAKE, 0),
             Self::Connection { place, holder } => (place, holder),
         };
@@ -44,6 +48,7 @@ impl Token {
         match high {
             Self::LISTENER => Self::Listener(low),
             Self::DRAIN => Self::Drain,
+            Self::GIVEN => Self::Given,
             Self::WAKE => Self::Wake,
             place => Self::Connection { place, holder: low },
         }

@@ -6,14 +6,17 @@
 
 mod books;
 pub mod reactor;
+mod retiring;
+mod steward;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::clock;
@@ -24,6 +27,7 @@ use crate::listener::{AllowList, ListenError, Listener};
 use crate::poll::Token;
 use crate::request::Request;
 use crate::supervisor::Link;
+use crate::supervisor::control::FromWorker;
 pub use books::Books;
 
 /// A request that has been read this long ago may have lost its client since. About: the clock is no finer than that.
@@ -104,9 +108,14 @@ impl Builder {
     /// # Errors
     /// When the system has no poll set or event for us.
     pub fn start(self) -> io::Result<Server> {
-        let hub = Hub::new(self.config)?;
+        let mut hub = Hub::new(self.config)?;
+        let mut parent = self.parent;
+        hub.channel = parent.as_mut().and_then(Link::take_channel);
         for (number, listener) in self.listeners.iter().enumerate() {
             hub.poll.add_listener(listener, Token::Listener(number as u32))?;
+        }
+        if let Some(channel) = &hub.channel {
+            hub.poll.add_listener(channel.takers_end(), Token::Given)?;
         }
         if let Some(fd) = &self.drain_on {
             hub.poll.add_signal(fd, Token::Drain)?;
@@ -120,8 +129,13 @@ impl Builder {
             eager: Mutex::new(None),
             resting: AtomicBool::new(false),
             last_tick: AtomicU32::new(clock::seconds()),
-            is_unready: AtomicBool::new(self.parent.is_some()),
-            parent: self.parent,
+            is_unready: AtomicBool::new(parent.is_some()),
+            turns: AtomicU64::new(0),
+            at_work: AtomicUsize::new(0),
+            is_loop: AtomicBool::new(false),
+            is_spent: AtomicBool::new(false),
+            running: Mutex::default(),
+            parent,
             books: self.books,
         })
     }
@@ -145,6 +159,27 @@ pub struct Server {
     parent: Option<Link>,
     /// The parent does not know that this worker serves.
     is_unready: AtomicBool,
+    /// Requests that have been begun.
+    turns: AtomicU64,
+    /// Threads that work on requests.
+    at_work: AtomicUsize,
+    /// An event loop has the server: it is never busy.
+    is_loop: AtomicBool,
+    /// The parent knows that this worker asks to be replaced.
+    is_spent: AtomicBool,
+    /// What threads work on, where it must be known when that takes too long.
+    running: Mutex<Vec<Running>>,
+}
+
+/// A request that a thread works on.
+#[derive(Debug)]
+struct Running {
+    thread: ThreadId,
+    since: Instant,
+    /// Its script and what was asked for.
+    what: String,
+    /// It has been said that it takes too long.
+    is_told: bool,
 }
 
 /// A listener that has just had a connection.
@@ -171,16 +206,24 @@ impl Server {
     pub fn accept(&self) -> io::Result<Option<Request>> {
         self.say_ready();
         self.books.idle();
-        let was_busy = BUSY_SINCE.take().is_some_and(|since| clock::since(since) > STALE);
+        let busy_since = BUSY_SINCE.take();
+        if busy_since.is_some() {
+            self.at_work.fetch_sub(1, Relaxed);
+            self.no_longer_running();
+        }
+        let was_busy = busy_since.is_some_and(|since| clock::since(since) > STALE);
         let mut read_at = None;
         loop {
             if let Some(request) = self.take_ready(read_at.filter(|_| !was_busy)) {
                 let Some(request) = self.books.answer(request) else { continue };
                 self.books.begin(request.params());
                 BUSY_SINCE.set(Some(clock::now()));
+                self.at_work.fetch_add(1, Relaxed);
+                self.count_turn();
+                self.note_running(&request);
                 return Ok(Some(request));
             }
-            if self.hub.is_draining() && !self.hub.owes() && !self.is_still_sending() {
+            if self.has_finished() {
                 self.hub.wake_one();
                 self.books.leave();
                 return Ok(None);
@@ -205,9 +248,54 @@ impl Server {
         }
     }
 
+    /// Whether the server has been told to stop, or to make way for others, and nothing is left to do.
+    fn has_finished(&self) -> bool {
+        let has_stopped = self.hub.is_draining() && !self.is_still_sending();
+        let has_retired = self.hub.is_retiring() && self.hub.connection_count() == 0;
+        (has_stopped || has_retired) && !self.hub.owes()
+    }
+
+    /// Lets a thread of its own do what the parent says, if this is a worker.
+    ///
+    /// # Errors
+    /// When the system has no thread for it.
+    pub fn attend_parent(self: &Arc<Self>) -> io::Result<()> {
+        if self.parent.is_some() { steward::start(self) } else { Ok(()) }
+    }
+
+    /// Counts a request; the one that makes a worker's number full lets it be replaced.
+    fn count_turn(&self) {
+        let turn = self.turns.fetch_add(1, Relaxed) + 1;
+        if let Some(parent) = &self.parent
+            && parent.max_requests.is_some_and(|limit| turn >= limit)
+            && !self.is_spent.swap(true, Relaxed)
+        {
+            parent.say(FromWorker::Spent);
+        }
+    }
+
+    fn note_running(&self, request: &Request) {
+        if self.parent.as_ref().is_none_or(|parent| parent.kill_after.is_none()) {
+            return;
+        }
+        let text = |name: &[u8]| request.params().get(name).map(|v| String::from_utf8_lossy(v).into_owned());
+        let what = [b"SCRIPT_FILENAME".as_slice(), b"REQUEST_METHOD", b"REQUEST_URI"].into_iter().filter_map(text);
+        let what = what.collect::<Vec<_>>().join(" ");
+        let running = Running { thread: thread::current().id(), since: Instant::now(), what, is_told: false };
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).push(running);
+    }
+
+    fn no_longer_running(&self) {
+        if self.parent.as_ref().is_some_and(|parent| parent.kill_after.is_some()) {
+            let this = thread::current().id();
+            self.running.lock().unwrap_or_else(PoisonError::into_inner).retain(|running| running.thread != this);
+        }
+    }
+
     /// Stops gracefully: nothing new is accepted, idle connections are closed, requests that have begun are answered;
     /// then every [`accept`](Self::accept) gives `None`.
     pub fn drain(&self) {
+        self.take_all_given();
         // What has come already counts as begun.
         for connection in self.hub.connections() {
             connection.on_event(&self.hub);
@@ -310,6 +398,7 @@ impl Server {
                     connection.on_event(&self.hub);
                 }
             }
+            Token::Given => self.take_given(),
             Token::Wake => self.hub.poll.woken(),
             Token::Drain => {
                 if let Some(fd) = self.drain_on.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -345,11 +434,20 @@ impl Server {
         }
     }
 
+    /// No more connections for now.
+    fn rest_for_connections(&self) {
+        tracing::warn!("{} connections are open: no more for now (--max-connections)", self.hub.connection_count());
+        self.rest(&self.listeners.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Looks away from the listeners until the next tick.
     fn rest(&self, listeners: &[Listener]) {
         if !self.resting.swap(true, SeqCst) {
             for listener in listeners {
                 self.hub.poll.remove(listener);
+            }
+            if let Some(channel) = &self.hub.channel {
+                self.hub.poll.remove(channel.takers_end());
             }
         }
     }
@@ -366,6 +464,12 @@ impl Server {
                 if let Err(e) = self.hub.poll.add_listener(listener, Token::Listener(number as u32)) {
                     tracing::error!("cannot listen on {} any more: {e}", listener.address());
                 }
+            }
+            if let Some(channel) = &self.hub.channel
+                && !self.hub.is_retiring()
+                && !self.hub.is_draining()
+            {
+                let _ = self.hub.poll.add_listener(channel.takers_end(), Token::Given);
             }
         }
         for connection in self.hub.connections() {

@@ -12,7 +12,7 @@ use crate::{Language, Options};
 pub(crate) fn plan(
     language: &Language,
     options: &Options,
-    workers: u16,
+    workers: Size,
     mut listeners: Vec<Listener>,
     front: Option<Sockets>,
 ) -> std::io::Result<(Plan, Option<Directory>)> {
@@ -27,6 +27,7 @@ pub(crate) fn plan(
             listeners: vec![front.http],
             program,
             size: Size::fixed(1),
+            max_memory: None,
             is_front: true,
             scoreboard: None,
         });
@@ -37,9 +38,10 @@ pub(crate) fn plan(
         name: language.name.to_lowercase(),
         listeners,
         program,
-        size: Size::fixed(workers),
+        size: workers,
+        max_memory: options.limits.max_memory.map(|bytes| bytes as u64),
         is_front: false,
-        scoreboard: options.scoreboard(workers)?,
+        scoreboard: options.scoreboard(workers.max)?,
     });
     Ok((Plan { pools, shutdown_timeout: Duration::from_secs(options.processes.shutdown_timeout) }, kept))
 }

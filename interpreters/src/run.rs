@@ -13,7 +13,7 @@ use fcgi_core::interpreter::{Requests, serve_all};
 use fcgi_core::scoreboard::Scoreboard;
 use fcgi_core::script::Scripts;
 use fcgi_core::signals::{self, Heard};
-use fcgi_core::supervisor::{self, Kept, Link};
+use fcgi_core::supervisor::{self, Kept, Link, Size};
 use fcgi_core::{Books, Isolation, Listener, Server, Setup, Watchdog, status};
 use rustix::event::{PollFd, PollFlags};
 
@@ -96,7 +96,7 @@ fn setup(order: &Order<'_>) -> Setup {
         shutdown_timeout: Duration::from_secs(options.processes.shutdown_timeout),
         request_timeout: options.limits.request_timeout,
         watchdog: None,
-        several_processes: options.processes.workers.is_some_and(|count| count > 1),
+        several_processes: options.processes.workers.is_some_and(|size| size.max > 1),
         other_scripts: options.roles.are_given(),
         options: line.language.clone(),
     }
@@ -120,7 +120,7 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
     }
     // The front has threads, and a process with threads cannot be forked.
     let forks_behind_front = options.listening.http.is_some() && setup(order).isolation == Isolation::Fork;
-    let Some(workers) = options.processes.workers.or(forks_behind_front.then_some(1)) else {
+    let Some(workers) = options.processes.workers.or(forks_behind_front.then_some(Size::fixed(1))) else {
         let mut stop = signals::catch().context("cannot catch signals")?;
         let mut front = None;
         if let Some(sockets) = front::Sockets::open(options, &mut kept)? {
@@ -131,7 +131,7 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
             stop = has_stopped;
         }
         let scoreboard = options.scoreboard(1)?;
-        serve_here(order, listeners, stop, scoreboard, None)?;
+        serve_here(order, listeners, Some(stop), scoreboard, None)?;
         if let Some((front, _directory)) = front {
             front.stop();
         }
@@ -157,7 +157,7 @@ fn work(order: &Order<'_>, mut passed: Passed) -> anyhow::Result<()> {
         passed.descriptors("listener")?.into_iter().map(Listener::inherited).collect::<Result<Vec<_>, _>>()?;
     let Some(backend) = inherit::variable(front::BACKEND) else {
         let scoreboard = passed.descriptor("scoreboard")?.map(Scoreboard::open).transpose()?;
-        return serve_here(order, listeners, link.told()?, scoreboard, Some(link));
+        return serve_here(order, listeners, None, scoreboard, Some(configured(link, order.options)));
     };
     let http = listeners.into_iter().next().context("a front without a socket")?;
     let site = site(scripts(order)?)?;
@@ -168,6 +168,17 @@ fn work(order: &Order<'_>, mut passed: Passed) -> anyhow::Result<()> {
     while rustix::event::poll(&mut [PollFd::new(&has_stopped, PollFlags::IN)], None) == Err(rustix::io::Errno::INTR) {}
     front.stop();
     Ok(())
+}
+
+/// When a worker is to end.
+fn configured(link: Link, options: &Options) -> Link {
+    // What is interrupted has some time to end.
+    const GRACE: Duration = Duration::from_secs(5);
+    let kill_after = options.limits.kill_after.or(options.limits.request_timeout.map(|timeout| timeout + GRACE));
+    let may_go = options.processes.workers.is_some_and(|size| size.min < size.max);
+    link.max_requests(options.processes.max_requests)
+        .idle_timeout(may_go.then_some(options.processes.idle_timeout))
+        .kill_after(kill_after)
 }
 
 /// What the front's URLs name: the one script, or those below the root (without one: below the current directory).
@@ -209,7 +220,7 @@ const STACK: usize = 8 << 20;
 fn serve_here(
     order: &Order<'_>,
     listeners: Vec<Listener>,
-    stop: OwnedFd,
+    stop: Option<OwnedFd>,
     scoreboard: Option<Scoreboard>,
     parent: Option<Link>,
 ) -> anyhow::Result<()> {
@@ -223,9 +234,11 @@ fn serve_here(
     let watchdog = timeout.map(Watchdog::start).transpose().context("cannot start a thread")?;
     let setup = Setup { watchdog, ..setup };
     (language.start)(&setup)?;
-    let mut builder =
-        Server::builder().allow(options.listening.allow_list()?).config(options.server_config()).drain_on(stop);
+    let mut builder = Server::builder().allow(options.listening.allow_list()?).config(options.server_config());
     builder = builder.books(books(order, scoreboard, &listeners)?);
+    if let Some(stop) = stop {
+        builder = builder.drain_on(stop);
+    }
     for listener in listeners {
         builder = builder.listener(listener);
     }
@@ -233,6 +246,7 @@ fn serve_here(
         builder = builder.parent(parent);
     }
     let server = Arc::new(builder.start().context("cannot start to serve")?);
+    server.attend_parent().context("cannot start a thread")?;
     if !forks && (language.event_loop)(&setup, &server)? {
         return Ok(());
     }

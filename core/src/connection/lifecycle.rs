@@ -1,6 +1,6 @@
 //! From the accepted socket to the closed one: what wakes a connection, what it is watched for, when it ends.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -70,6 +70,9 @@ impl Connection {
             self.hang_up(state, hub);
         }
         let idle = state.session.active() == 0 && state.inboxes.is_empty() && state.out.is_empty();
+        if hub.is_retiring() && !hub.is_draining() && state.is_idle() && self.give(hub) {
+            state.phase = Phase::Gone;
+        }
         let is_over = state.close_when_done || (hub.is_draining() && !state.silent);
         if idle && state.phase == Phase::Open && is_over {
             if state.input_open {
@@ -115,11 +118,36 @@ impl Connection {
         }
     }
 
+    /// Whether another process could take it.
+    pub(crate) fn is_idle(&self) -> bool {
+        // Whoever holds the lock does something with it.
+        self.state.try_lock().is_ok_and(|state| state.is_idle())
+    }
+
+    /// Gives the connection to another process, if it idles; whether that was done.
+    pub(crate) fn give_away(&self, hub: &Hub) -> bool {
+        let mut state = self.lock();
+        if !state.is_idle() || !self.give(hub) {
+            return false;
+        }
+        state.phase = Phase::Gone;
+        self.settle(&mut state, hub);
+        true
+    }
+
+    fn give(&self, hub: &Hub) -> bool {
+        hub.channel.as_ref().is_some_and(|channel| channel.give(self.socket.as_fd(), self.tcp).is_ok())
+    }
+
     /// Closes the connection when its peer has kept it waiting for too long.
     pub(crate) fn check_time(&self, hub: &Hub) {
         let Ok(mut state) = self.state.try_lock() else { return };
         if state.has_reader || state.phase == Phase::Gone {
             return;
+        }
+        if hub.is_retiring() {
+            // There may be room for it now.
+            self.settle(&mut state, hub);
         }
         let config = &hub.config;
         let running = state.inboxes.iter().any(|i| i.stage != Stage::Arriving);

@@ -62,6 +62,10 @@ pub(super) enum Phase {
 }
 
 impl Connection {
+    pub(crate) fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -88,6 +92,17 @@ impl Connection {
 }
 
 impl State {
+    /// Whether nothing of a request is here, and none of an answer: it is as it was when it was accepted.
+    pub(super) fn is_idle(&self) -> bool {
+        self.phase == Phase::Open
+            && self.session.active() == 0
+            && !self.session.inside_head()
+            && self.inboxes.is_empty()
+            && self.out.is_empty()
+            && !self.has_reader
+            && !self.close_when_done
+    }
+
     pub(super) fn inbox(&mut self, id: u16) -> Option<&mut Inbox> {
         self.inboxes.iter_mut().find(|i| i.id == id)
     }

@@ -70,8 +70,9 @@ impl Birth {
         let body = if request.has_no_body() { None } else { Some(pipe_with(PipeFlags::CLOEXEC)?) };
         let parent = rustix::process::getpid();
         around(Moment::Before);
-        // SAFETY: this process has one thread, which goes on in the child; what others there may be (of C libraries) are
-        // those libraries' own affair, as it is for every program that forks.
+        // SAFETY: the one thread that runs scripts goes on in the child. A worker's steward holds no lock that the child needs
+        // (the C library sees to its own); what others there may be, of C libraries, are those libraries' own affair, as it is
+        // for every program that forks.
         let forked = unsafe { fork() };
         match forked {
             Ok(ForkResult::Child) => {}

@@ -34,6 +34,7 @@ mod request;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::{Server, TICK};
@@ -74,6 +75,7 @@ impl Reactor {
     /// Takes a server that has been started, and has `ServerConfig::threads` 1.
     pub fn new(server: Arc<Server>) -> Self {
         server.hub.rest();
+        server.is_loop.store(true, Relaxed);
         Self { server, tokens: Vec::new(), last_key: 0, last_tick: Instant::now(), running: Arc::default() }
     }
 
@@ -111,6 +113,9 @@ impl Reactor {
         self.server.hub.rest();
         result?;
         let server = &self.server;
+        if server.hub.is_retiring() && server.has_finished() {
+            return Ok(false);
+        }
         let is_done = server.hub.is_draining() && !server.hub.owes();
         Ok(!is_done || server.hub.connections().iter().any(|connection| connection.is_serving()))
     }
@@ -136,7 +141,7 @@ impl Reactor {
                 }
                 // What has woken us, and a drain, may have changed any connection.
                 Token::Wake | Token::Drain => look_at_all = true,
-                Token::Listener(_) => {}
+                Token::Listener(_) | Token::Given => {}
             }
         }
         self.tokens = tokens;
@@ -160,6 +165,7 @@ impl Reactor {
             let key = self.last_key + 1;
             let Some(mut started) = connection.start_polled(id, key, &self.server.hub) else { continue };
             self.last_key = key;
+            self.server.count_turn();
             let exchange = Exchange::polled(self.server.hub.clone(), connection, id, &mut started);
             let request = Request::new(started.role, started.params, Box::new(exchange));
             let Some(request) = self.server.books.answer(request) else { continue };

@@ -12,6 +12,8 @@ pub(crate) enum FromWorker {
     Ready = b'r',
     /// It has done what it was meant for: it asks to be replaced, and serves until it is told to retire.
     Spent = b's',
+    /// It has had no request for as long as a worker may idle.
+    Idle = b'i',
 }
 
 /// What a parent says.
@@ -26,6 +28,12 @@ pub(crate) enum ToWorker {
 
 impl FromWorker {
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Ready, Self::Spent].into_iter().find(|known| *known as u8 == byte)
+        [Self::Ready, Self::Spent, Self::Idle].into_iter().find(|known| *known as u8 == byte)
+    }
+}
+
+impl ToWorker {
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Retire, Self::Stop].into_iter().find(|known| *known as u8 == byte)
     }
 }

@@ -2,15 +2,20 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::Pool;
 use super::control::ToWorker;
+use super::lobby::Lobby;
 use super::pool::Policy;
 use super::worker::{Stage, Worker};
+use super::{Pool, QUICK};
+use crate::handover::Channel;
 use crate::scoreboard::Counter;
+
+/// How often the memory of workers is looked at.
+const MEMORY_TICK: Duration = Duration::from_secs(1);
 
 /// A pool, and those who work in it.
 #[derive(Debug)]
@@ -18,15 +23,26 @@ pub(super) struct Crew {
     pub(super) pool: Pool,
     policy: Policy,
     workers: Vec<Worker>,
+    /// By which workers give connections to each other.
+    pub(super) channel: Channel,
+    lobby: Lobby,
+    /// How long a worker that is told to end may take.
+    patience: Duration,
+    memory_looked_at: Instant,
     /// Told to end: nobody is started any more.
     is_stopping: bool,
 }
 
 impl Crew {
     /// A pool whose workers are still to be started, besides those that a reload has left.
-    pub(super) fn new(pool: Pool, kept: Vec<Worker>) -> Self {
-        let policy = Policy::new(pool.size);
-        Self { pool, policy, workers: kept, is_stopping: false }
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub(super) fn new(pool: Pool, kept: Vec<Worker>, channel: Option<Channel>, patience: Duration) -> io::Result<Self> {
+        let policy = Policy::new(pool.size, kept.iter().filter(|worker| worker.stays()).count(), Instant::now());
+        let channel = channel.map_or_else(Channel::new, Ok)?;
+        let (lobby, memory_looked_at) = (Lobby::default(), Instant::now());
+        Ok(Self { pool, policy, workers: kept, channel, lobby, patience, memory_looked_at, is_stopping: false })
     }
 
     /// Starts the first workers.
@@ -44,6 +60,7 @@ impl Crew {
     fn start_worker(&self) -> io::Result<Worker> {
         let mut descriptors: Vec<(&str, BorrowedFd<'_>)> =
             self.pool.listeners.iter().map(|listener| ("listener", listener.as_fd())).collect();
+        descriptors.extend(self.channel.ends());
         descriptors.extend(self.pool.scoreboard.iter().map(|scoreboard| ("scoreboard", scoreboard.as_fd())));
         Worker::start(&self.pool.program, &descriptors)
     }
@@ -53,21 +70,48 @@ impl Crew {
         self.workers.iter().any(|worker| worker.is_old && worker.stays())
     }
 
-    /// Those that count: of this generation, working or about to.
+    /// Those that count: of this generation, working or about to, and not to be replaced.
     fn present(&self) -> usize {
-        self.workers.iter().filter(|worker| !worker.is_old && worker.stays()).count()
+        self.workers.iter().filter(|worker| worker.counts()).count()
     }
 
     /// Looks who has ended or said something, and does what follows from it.
     pub(super) fn look_after(&mut self, now: Instant) {
+        let mut somebody_is_new = false;
         for worker in &mut self.workers {
+            let stage = worker.stage;
             worker.listen();
+            somebody_is_new |= stage != worker.stage;
         }
         self.bury(now);
+        self.hurry(now);
         if self.is_stopping {
             return;
         }
-        for _ in 0..self.policy.missing(self.present(), now) {
+        self.look_at_memory(now);
+        self.let_idle_go(now);
+        let nobody = self.workers.iter().all(|worker| !worker.stays());
+        let waits = self.lobby.look(&self.pool.listeners, &self.channel, nobody, self.policy.can_grow(), now);
+        if waits {
+            let starting = self.workers.iter().filter(|worker| worker.stage == Stage::Starting).count();
+            self.policy.press(starting, now);
+            if let (false, Some(scoreboard)) = (self.policy.can_grow(), &self.pool.scoreboard) {
+                scoreboard.count(Counter::MaxWorkersReached);
+            }
+        }
+        self.start_missing(now);
+        self.replace_spent(now);
+        self.change_generation(now);
+        if somebody_is_new {
+            self.lobby.somebody_serves(&self.channel);
+        }
+    }
+
+    fn start_missing(&mut self, now: Instant) {
+        let spent = self.workers.iter().filter(|worker| worker.is_spent && worker.stays() && !worker.is_old).count();
+        // Those that ask to be replaced still work: not all of them are replaced at the same time.
+        let there = self.present() + spent.saturating_sub(self.policy.replaced_at_once());
+        for _ in 0..self.policy.missing(there, now) {
             match self.start_worker() {
                 Ok(worker) => self.workers.push(worker),
                 Err(e) => {
@@ -77,7 +121,6 @@ impl Crew {
                 }
             }
         }
-        self.change_generation();
     }
 
     /// Forgets workers that have ended.
@@ -98,7 +141,7 @@ impl Crew {
             let pid = worker.pid.as_raw_nonzero();
             if self.is_reloading() && !worker.is_old && worker.stage == Stage::Starting {
                 tracing::error!("worker {pid} {how} before it served: the workers from before the reload go on");
-                self.take_back();
+                self.take_back(now);
                 continue;
             }
             if let Some(scoreboard) = &self.pool.scoreboard {
@@ -110,45 +153,109 @@ impl Crew {
         }
     }
 
+    /// Workers that were told to end and do not.
+    fn hurry(&mut self, now: Instant) {
+        let patience = self.patience;
+        for worker in self.workers.iter_mut().filter(|worker| worker.leave_by.is_some_and(|at| at <= now)) {
+            let pid = worker.pid.as_raw_nonzero();
+            if worker.is_hurried {
+                tracing::warn!(
+                    "worker {pid} is still busy {patience:?} after it was to end: it is killed (--shutdown-timeout)"
+                );
+                worker.leave_by = None;
+                worker.signal(Signal::KILL);
+            } else {
+                // No request that begins now is answered any more.
+                worker.is_hurried = true;
+                worker.tell(ToWorker::Stop, now + QUICK);
+            }
+        }
+    }
+
+    fn look_at_memory(&mut self, now: Instant) {
+        let Some(limit) = self.pool.max_memory else { return };
+        if now.saturating_duration_since(self.memory_looked_at) < MEMORY_TICK {
+            return;
+        }
+        self.memory_looked_at = now;
+        for worker in self.workers.iter_mut().filter(|worker| worker.counts()) {
+            if let Some(used) = worker.memory().filter(|used| *used > limit) {
+                let pid = worker.pid.as_raw_nonzero();
+                tracing::info!("worker {pid} uses {} KiB: it is replaced (--max-memory)", used >> 10);
+                worker.is_spent = true;
+            }
+        }
+    }
+
+    fn let_idle_go(&mut self, now: Instant) {
+        let deadline = now + self.patience;
+        for worker in &mut self.workers {
+            if std::mem::take(&mut worker.is_idle) && worker.counts() && self.policy.lets_go() {
+                worker.tell(ToWorker::Retire, deadline);
+            }
+        }
+    }
+
+    /// Lets those go that asked to be replaced, when others serve in their place.
+    fn replace_spent(&mut self, now: Instant) {
+        let deadline = now + self.patience;
+        let serving = |worker: &&Worker| worker.counts() && worker.stage == Stage::Ready;
+        let mut ready = self.workers.iter().filter(serving).count();
+        let spent = |worker: &Worker| worker.is_spent && worker.stays() && !worker.is_old;
+        let mut there = self.workers.iter().filter(|worker| spent(worker)).count() + ready;
+        // Those that fill the pool's number; all others may go.
+        ready = ready.min(self.policy.wanted());
+        for worker in self.workers.iter_mut().filter(|worker| spent(worker)) {
+            if there <= self.policy.wanted() || ready == 0 {
+                return;
+            }
+            there -= 1;
+            worker.tell(ToWorker::Retire, deadline);
+        }
+    }
+
     /// When the new workers serve, those from before may go.
-    fn change_generation(&mut self) {
+    fn change_generation(&mut self, now: Instant) {
         let ready = self.workers.iter().filter(|worker| !worker.is_old && worker.stage == Stage::Ready).count();
-        if !self.is_reloading() || ready < usize::from(self.policy.wanted()) {
+        if !self.is_reloading() || ready < self.policy.wanted() {
             return;
         }
         for worker in self.workers.iter_mut().filter(|worker| worker.is_old && worker.stays()) {
-            worker.tell(ToWorker::Retire);
+            worker.tell(ToWorker::Retire, now + self.patience);
         }
         tracing::info!("reloaded: the new workers serve");
     }
 
     /// The new workers are of no use: those from before are the pool again.
-    fn take_back(&mut self) {
+    fn take_back(&mut self, now: Instant) {
         for worker in &mut self.workers {
             if worker.is_old {
                 worker.is_old = false;
             } else if worker.stays() {
-                worker.tell(ToWorker::Retire);
+                worker.tell(ToWorker::Retire, now + self.patience);
             }
         }
     }
 
     /// Lets workers finish what they have begun; nobody will serve afterwards.
-    pub(super) fn stop(&mut self) {
+    pub(super) fn stop(&mut self, deadline: Instant) {
         if std::mem::replace(&mut self.is_stopping, true) {
             return;
         }
         // The workers have their own; what connects from now on is refused once they have closed them.
         self.pool.listeners.clear();
+        self.lobby.close(&self.channel);
         for worker in &mut self.workers {
-            worker.tell(ToWorker::Stop);
+            worker.tell(ToWorker::Stop, deadline);
+            worker.leave_by = None;
         }
     }
 
     /// Lets all workers finish and go; others serve.
     pub(super) fn retire(&mut self) {
+        let deadline = Instant::now() + self.patience;
         for worker in &mut self.workers {
-            worker.tell(ToWorker::Retire);
+            worker.tell(ToWorker::Retire, deadline);
         }
     }
 
@@ -169,11 +276,34 @@ impl Crew {
     }
 
     /// When it is to be looked after again, if nothing happens until then.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        if self.is_stopping { None } else { self.policy.ask_again(self.present()) }
+    pub(super) fn next_look(&self, now: Instant) -> Option<Instant> {
+        let leaving = self.workers.iter().filter_map(|worker| worker.leave_by).min();
+        if self.is_stopping {
+            return leaving;
+        }
+        let memory = self.pool.max_memory.map(|_| self.memory_looked_at + MEMORY_TICK);
+        let times = [leaving, memory, self.lobby.next_look(), self.policy.ask_again(self.present(), now)];
+        times.into_iter().flatten().min()
+    }
+
+    /// What the parent waits for on behalf of this pool.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        // Those that leave say nothing any more, and their end is a signal.
+        let saying = self.workers.iter().filter(|worker| worker.stays() && !worker.is_deaf);
+        let mut all: Vec<BorrowedFd<'_>> = saying.map(|worker| worker.control().as_fd()).collect();
+        if !self.is_stopping {
+            let nobody = self.workers.iter().all(|worker| !worker.stays());
+            all.extend(self.lobby.descriptors(&self.channel, nobody));
+        }
+        all
     }
 
     pub(super) fn workers(&self) -> &[Worker] {
         &self.workers
+    }
+
+    /// What is in the parent's hands goes back to the workers' channel, to be found there by the next program.
+    pub(super) fn put_back(&mut self) {
+        self.lobby.somebody_serves(&self.channel);
     }
 }

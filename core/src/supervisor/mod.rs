@@ -25,11 +25,12 @@
 //! serve, those from before go on.
 //!
 //! In the order of reading: `control` (what both sides say), `link` (a worker's end), `worker` (one process), `pool` (how many there should be),
-//! `crew` (those that there are), `reload` (from one program to the next), `parent` (the loop).
+//! `lobby` (whether connections wait), `crew` (those that there are), `reload` (from one program to the next), `parent` (the loop).
 
 pub(crate) mod control;
 mod crew;
-mod link;
+pub(crate) mod link;
+mod lobby;
 mod parent;
 mod pool;
 mod reload;
@@ -60,6 +61,8 @@ pub struct Pool {
     pub program: Program,
     /// How many workers there are.
     pub size: Size,
+    /// Bytes of memory beyond which a worker is replaced (its resident set, looked at once a second).
+    pub max_memory: Option<u64>,
     /// It stands before the other pools: they serve until it has ended.
     pub is_front: bool,
     /// Where its interpreters tell what they do.

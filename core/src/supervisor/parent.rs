@@ -23,13 +23,16 @@ const INTERRUPTED: i32 = 130;
 /// When the first workers cannot be started, or the system cannot wait.
 pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
     let mut crews: Vec<Crew> = Vec::new();
-    for pool in plan.pools {
-        let workers = kept.workers(&pool.name);
-        crews.push(Crew::new(pool, workers));
+    for mut pool in plan.pools {
+        if let Some(known) = pool.scoreboard.as_ref().and_then(|new| kept.scoreboard(&pool.name, new)) {
+            pool.scoreboard = Some(known);
+        }
+        let (workers, channel) = (kept.workers(&pool.name), kept.channel(&pool.name));
+        crews.push(Crew::new(pool, workers, channel, plan.shutdown_timeout)?);
     }
     let (no_longer_listened_on, of_no_pool) = kept.rest();
     if !of_no_pool.is_empty() {
-        let mut crew = Crew::new(nobodys_pool(), of_no_pool);
+        let mut crew = Crew::new(nobodys_pool(), of_no_pool, None, plan.shutdown_timeout)?;
         crew.retire();
         crews.push(crew);
     }
@@ -52,6 +55,7 @@ fn nobodys_pool() -> Pool {
         listeners: Vec::new(),
         program: Program::this(),
         size: Size::fixed(0),
+        max_memory: None,
         is_front: false,
         scoreboard: None,
     }
@@ -132,7 +136,7 @@ impl Parent {
         // What stands before the others needs them to the end of its requests.
         let fronts_have_ended = self.crews.iter().all(|crew| !crew.pool.is_front || crew.is_empty());
         for crew in self.crews.iter_mut().filter(|crew| crew.pool.is_front || fronts_have_ended) {
-            crew.stop();
+            crew.stop(stop.deadline);
         }
         if !stop.has_killed && now >= stop.deadline && !self.crews.iter().all(Crew::is_empty) {
             stop.has_killed = true;
@@ -141,7 +145,7 @@ impl Parent {
                 stop.patience
             );
             for crew in &mut self.crews {
-                crew.stop();
+                crew.stop(now);
                 crew.kill();
             }
         }
@@ -174,6 +178,9 @@ impl Parent {
             return;
         }
         tracing::info!("reloading");
+        for crew in &mut self.crews {
+            crew.put_back();
+        }
         let why = reload::become_new(&self.program, &self.crews);
         tracing::error!("not reloaded: {}: {why}", self.program.path.display());
     }
@@ -181,16 +188,12 @@ impl Parent {
     /// Waits until something happens, or is to be done.
     fn wait(&self) -> io::Result<()> {
         let mut fds = vec![PollFd::new(&self.heard, PollFlags::IN)];
-        let workers = self.crews.iter().flat_map(Crew::workers);
-        // Those that leave say nothing any more, and their end is a signal.
-        fds.extend(
-            workers
-                .filter(|worker| worker.stays() && !worker.is_deaf)
-                .map(|worker| PollFd::new(worker.control(), PollFlags::IN)),
-        );
-        let times = self.crews.iter().filter_map(Crew::next_look);
+        let descriptors: Vec<_> = self.crews.iter().flat_map(Crew::descriptors).collect();
+        fds.extend(descriptors.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
+        let now = Instant::now();
+        let times = self.crews.iter().filter_map(|crew| crew.next_look(now));
         let deadline = self.stop.iter().filter(|stop| !stop.has_killed).map(|stop| stop.deadline);
-        let timeout = times.chain(deadline).min().map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = times.chain(deadline).min().map(|at| at.saturating_duration_since(now));
         let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

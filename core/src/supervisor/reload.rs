@@ -10,8 +10,10 @@ use rustix::process::Pid;
 
 use super::crew::Crew;
 use super::worker::{Program, Worker};
+use crate::handover::Channel;
 use crate::inherit;
 use crate::listener::Listener;
+use crate::scoreboard::Scoreboard;
 use crate::signals;
 
 /// The variable that says what is left. Lines, the first of them a word that says why.
@@ -26,6 +28,10 @@ pub struct Kept {
     is_trial: bool,
     listeners: Vec<Listener>,
     workers: Vec<(String, Worker)>,
+    channels: Vec<(String, OwnedFd, OwnedFd)>,
+    scoreboards: Vec<(String, OwnedFd)>,
+    /// The first end of a channel, whose second one follows.
+    giving: Option<OwnedFd>,
 }
 
 impl Kept {
@@ -59,6 +65,9 @@ impl Kept {
                 Ok(listener) => self.listeners.push(listener),
                 Err(e) => return Some(Err(e)),
             },
+            "scoreboard" => self.scoreboards.push((name.to_owned(), fd)),
+            "give" => self.giving = Some(fd),
+            "take" => self.channels.push((name.to_owned(), self.giving.take()?, fd)),
             "worker" | "leaving" => {
                 let worker = Worker::kept(Pid::from_raw(number)?, fd, what == "leaving");
                 self.workers.push((name.to_owned(), worker));
@@ -91,6 +100,21 @@ impl Kept {
         wanted.into_iter().map(|(_, worker): (String, Worker)| worker).collect()
     }
 
+    /// The channel of a pool.
+    pub(super) fn channel(&mut self, pool: &str) -> Option<Channel> {
+        let at = self.channels.iter().position(|(name, ..)| name == pool)?;
+        let (_, give, take) = self.channels.swap_remove(at);
+        Some(Channel::from_ends(give, take))
+    }
+
+    /// The scoreboard of a pool, if it has as much room as the one that would be new.
+    pub(super) fn scoreboard(&mut self, pool: &str, new: &Scoreboard) -> Option<Scoreboard> {
+        let at = self.scoreboards.iter().position(|(name, _)| name == pool)?;
+        let (_, fd) = self.scoreboards.swap_remove(at);
+        let size = |fd: &dyn AsFd| rustix::fs::fstat(fd.as_fd()).ok().map(|stat| stat.st_size);
+        if size(&fd) == size(new) { Scoreboard::open(fd).ok() } else { None }
+    }
+
     /// What nobody has asked for: sockets that are no longer listened on, workers of pools that are no more.
     pub(super) fn rest(self) -> (Vec<Listener>, Vec<Worker>) {
         (self.listeners, self.workers.into_iter().map(|(_, worker)| worker).collect())
@@ -110,6 +134,12 @@ impl Left {
             for listener in &crew.pool.listeners {
                 let owner = listener.owner().unwrap_or(0) as i32;
                 left.line("listener", listener.as_fd(), owner, listener.name())?;
+            }
+            if let Some(scoreboard) = &crew.pool.scoreboard {
+                left.line("scoreboard", scoreboard, 0, &crew.pool.name)?;
+            }
+            for (what, end) in crew.channel.ends() {
+                left.line(what, end, 0, &crew.pool.name)?;
             }
             for worker in crew.workers() {
                 let what = if worker.stays() { "worker" } else { "leaving" };

@@ -69,6 +69,12 @@ pub(super) struct Worker {
     pub(super) is_spent: bool,
     /// It has closed its end, or has died.
     pub(super) is_deaf: bool,
+    /// It has said that it has had nothing to do for long.
+    pub(super) is_idle: bool,
+    /// When it is told more plainly that it is to end.
+    pub(super) leave_by: Option<Instant>,
+    /// It has been told more plainly.
+    pub(super) is_hurried: bool,
 }
 
 impl Worker {
@@ -88,27 +94,27 @@ impl Worker {
         command.env(inherit::WORKER_FDS, Passed::to_text(&pairs)).stdin(Stdio::null()).process_group(0);
         let child = signals::held_back(|| command.spawn())??;
         let pid = Pid::from_child(&child);
-        Ok(Self {
-            pid,
-            control,
-            stage: Stage::Starting,
-            started: Instant::now(),
-            is_old: false,
-            is_spent: false,
-            is_deaf: false,
-        })
+        Ok(Self::new(pid, control, Stage::Starting))
     }
 
     /// Takes over a worker that an earlier generation of this process started.
     pub(super) fn kept(pid: Pid, control: OwnedFd, is_leaving: bool) -> Self {
+        let stage = if is_leaving { Stage::Leaving } else { Stage::Ready };
+        Self { is_old: true, ..Self::new(pid, UnixStream::from(control), stage) }
+    }
+
+    fn new(pid: Pid, control: UnixStream, stage: Stage) -> Self {
         Self {
             pid,
-            control: UnixStream::from(control),
-            stage: if is_leaving { Stage::Leaving } else { Stage::Ready },
+            control,
+            stage,
             started: Instant::now(),
-            is_old: true,
+            is_old: false,
             is_spent: false,
             is_deaf: false,
+            is_idle: false,
+            leave_by: None,
+            is_hurried: false,
         }
     }
 
@@ -117,9 +123,15 @@ impl Worker {
         self.stage != Stage::Leaving
     }
 
-    /// Tells it to end.
-    pub(super) fn tell(&mut self, what: ToWorker) {
+    /// Whether it fills a place in its pool: of this generation, and not to be replaced.
+    pub(super) fn counts(&self) -> bool {
+        self.stays() && !self.is_old && !self.is_spent
+    }
+
+    /// Tells it to end, until a certain time.
+    pub(super) fn tell(&mut self, what: ToWorker, leave_by: Instant) {
         self.stage = Stage::Leaving;
+        self.leave_by = Some(leave_by);
         // One that has died needs no telling.
         let _ = self.control.write_all(&[what as u8]);
     }
@@ -136,10 +148,18 @@ impl Worker {
                 match FromWorker::from_byte(*byte) {
                     Some(FromWorker::Ready) if self.stage == Stage::Starting => self.stage = Stage::Ready,
                     Some(FromWorker::Spent) => self.is_spent = true,
+                    Some(FromWorker::Idle) => self.is_idle = true,
                     _ => {}
                 }
             }
         }
+    }
+
+    /// Bytes that it keeps in memory.
+    pub(super) fn memory(&self) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.pid.as_raw_nonzero())).ok()?;
+        let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+        Some(pages * rustix::param::page_size() as u64)
     }
 
     pub(super) fn signal(&self, signal: Signal) {

@@ -14,6 +14,15 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "SECONDS", value_parser = positive_seconds)]
     pub(crate) request_timeout: Option<Duration>,
 
+    /// With --workers: seconds after which a process is ended whose request does not end, even interrupted [default:
+    /// --request-timeout and 5 more]
+    #[arg(long, value_name = "SECONDS", value_parser = positive_seconds, requires = "workers")]
+    pub(crate) kill_after: Option<Duration>,
+
+    /// With --workers: replace a process that uses more bytes of memory than this
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "workers")]
+    pub(crate) max_memory: Option<usize>,
+
     /// Bytes that one interpreter may use; a script that wants more fails
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory_limit: Option<usize>,

@@ -4,16 +4,26 @@ use std::time::Duration;
 
 use clap::Args;
 use fcgi_core::affinity::Source;
+use fcgi_core::supervisor::Size;
 
-use super::values::positive_seconds;
+use super::values::{positive_seconds, workers};
 
 /// How many processes and threads, and how they stop.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Processes and threads")]
 pub(crate) struct Processes {
-    /// Serve with N processes, which a parent restarts when they die [default: this one process]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) workers: Option<u16>,
+    /// Serve with N processes, which a parent restarts when they die; MIN..MAX: with more while all are busy; 0..MAX: with none
+    /// while nothing is asked for [default: this one process]
+    #[arg(long, value_name = "N|MIN..MAX", value_parser = workers)]
+    pub(crate) workers: Option<Size>,
+
+    /// With --workers MIN..MAX: seconds after which a process without a request ends
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = positive_seconds)]
+    pub(crate) idle_timeout: Duration,
+
+    /// With --workers: replace a process after about N requests (a tenth more or fewer)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "workers")]
+    pub(crate) max_requests: Option<u64>,
 
     /// Serve with N interpreters, each in a thread, in each process
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use fcgi_core::supervisor::Size;
+
 /// A time in seconds, more than none.
 pub(super) fn positive_seconds(text: &str) -> Result<Duration, String> {
     let count: f64 = text.parse().map_err(|_| "write a number of seconds such as 30 or 0.5".to_owned())?;
@@ -44,6 +46,21 @@ pub(super) fn environment(text: &str) -> Result<(String, Option<String>), String
         return Err("write NAME or NAME=VALUE".to_owned());
     }
     Ok((name.to_owned(), value))
+}
+
+/// A number of workers: `N`, or `MIN..MAX`.
+pub(super) fn workers(text: &str) -> Result<Size, String> {
+    const MOST: u16 = 1024;
+    let number = |text: &str| text.parse::<u16>().ok().filter(|count| *count <= MOST);
+    let size = match text.split_once("..") {
+        None => number(text).map(Size::fixed),
+        Some((min, max)) => number(min).zip(number(max)).map(|(min, max)| Size { min, max }),
+    };
+    let size = size.ok_or_else(|| format!("write a number such as 4, or two such as 2..8, up to {MOST}"))?;
+    if size.max == 0 || size.min > size.max {
+        return Err("the larger number comes last, and is at least 1".to_owned());
+    }
+    Ok(size)
 }
 
 #[cfg(test)]

@@ -1,0 +1,136 @@
+//! A worker that makes way for others: what it does with its connections.
+
+use std::os::fd::AsFd;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::Server;
+use crate::connection::Connection;
+use crate::listener::Listener;
+use crate::poll::{Interest, wait_for};
+
+/// Connections that have come and not been accepted, which a retiring worker takes at most.
+const BACKLOG: usize = 1024;
+/// How long to wait for room in the channel.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+impl Server {
+    /// Makes way for other processes: nothing is accepted any more, connections that idle are given to them, requests that
+    /// have begun are answered here; then every [`accept`](Self::accept) gives `None`. Without other processes, as
+    /// [`drain`](Self::drain).
+    pub fn retire(&self) {
+        if self.hub.channel.is_none() {
+            return self.drain();
+        }
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let listeners: Vec<Listener> = listeners.drain(..).collect();
+        for listener in &listeners {
+            self.hub.poll.remove(listener);
+        }
+        if let Some(channel) = &self.hub.channel {
+            self.hub.poll.remove(channel.takers_end());
+        }
+        self.hub.retire();
+        // Nobody else may listen there any more.
+        for listener in listeners {
+            let is_tcp = matches!(listener.address(), crate::Address::Tcp { .. });
+            let accepted = std::iter::from_fn(|| listener.accept(&self.allowed).ok().flatten());
+            accepted.take(BACKLOG).for_each(|socket| Connection::open(&self.hub, socket, is_tcp));
+        }
+        self.give_away_idle();
+        self.hub.wake_one();
+        self.hub.nudge();
+    }
+
+    /// Gives away all connections that idle.
+    pub(super) fn give_away_idle(&self) {
+        for connection in self.hub.connections() {
+            if connection.is_idle() && !connection.give_away(&self.hub) {
+                let Some(channel) = &self.hub.channel else { return };
+                let room = wait_for(channel.givers_end(), Interest { read: false, write: true }, Some(PATIENCE));
+                if !room.unwrap_or(false) || (connection.is_idle() && !connection.give_away(&self.hub)) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Gives away connections that idle here, and on which something has come.
+    pub(super) fn give_away_waiting(&self) {
+        if self.hub.channel.is_none() {
+            return;
+        }
+        let idle: Vec<_> = self.hub.connections().into_iter().filter(|connection| connection.is_idle()).collect();
+        let mut fds: Vec<_> = idle.iter().map(|connection| PollFd::new(&**connection, PollFlags::IN)).collect();
+        if fds.is_empty() || poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap_or(0) == 0 {
+            return;
+        }
+        let waiting: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        for (connection, _) in idle.iter().zip(waiting).filter(|(_, is_waiting)| *is_waiting) {
+            if !connection.give_away(&self.hub) {
+                return;
+            }
+        }
+    }
+
+    /// Takes a connection that another process has given away.
+    pub(super) fn take_given(&self) {
+        let Some(channel) = &self.hub.channel else { return };
+        if self.hub.connection_count() >= self.hub.config.max_connections {
+            return self.rest_for_connections();
+        }
+        if let Some(given) = channel.take() {
+            Connection::open(&self.hub, given.socket, given.is_tcp);
+        }
+    }
+
+    /// All that others have given away: nobody will take it later.
+    pub(super) fn take_all_given(&self) {
+        let Some(channel) = &self.hub.channel else { return };
+        self.hub.poll.remove(channel.takers_end());
+        while let Some(given) = channel.take() {
+            Connection::open(&self.hub, given.socket, given.is_tcp);
+        }
+    }
+
+    /// Whether all interpreters work on requests.
+    pub(super) fn is_busy(&self) -> bool {
+        self.at_work.load(Relaxed) >= self.hub.config.threads
+    }
+
+    /// Ends the process when its requests do not end, even interrupted. The parent starts another one.
+    pub(super) fn end_if_overdue(&self) {
+        let Some(limit) = self.parent.as_ref().and_then(|link| link.kill_after) else { return };
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for request in running.iter_mut().filter(|request| !request.is_told && request.since.elapsed() >= limit) {
+            request.is_told = true;
+            tracing::error!(
+                "a request has not ended after {limit:?}: its process is ended (--kill-after): {}",
+                request.what
+            );
+        }
+        let all_overdue = !running.is_empty() && running.iter().all(|request| request.is_told);
+        if running.iter().any(|request| request.is_told) && !self.hub.is_retiring() {
+            // Others of this process may end as they would.
+            drop(running);
+            if !self.is_spent.swap(true, Relaxed)
+                && let Some(link) = &self.parent
+            {
+                link.say(crate::supervisor::control::FromWorker::Spent);
+            }
+        }
+        if all_overdue {
+            self.give_away_idle();
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket().as_fd()
+    }
+}
