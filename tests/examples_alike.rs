@@ -1,6 +1,7 @@
 //! The examples do the same in all languages, behind nginx and behind the HTTP front. The table that the test prints
 //! (`--nocapture`) has a line for each example and language.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -9,6 +10,10 @@ use std::time::{Duration, Instant};
 use crate::nginx::{Nginx, free_port};
 use crate::support::client::{connect, params, read_reply, record, request, stream};
 use crate::support::{Directory, FCGI_LUA, FCGI_PYTHON, FCGI_RHAI, Running, plain_environment, repository, serve_with};
+
+/// What answers clients; and what plays other roles, which `roles` and the test below ask for.
+const RESPONDERS: [&str; 6] = ["hello", "counter", "form", "api", "stream", "session"];
+const OTHERS: [&str; 3] = ["authorizer", "filter", "logger"];
 
 const LANGUAGES: [(&str, &str); 3] = [("lua", FCGI_LUA), ("py", FCGI_PYTHON), ("rhai", FCGI_RHAI)];
 
@@ -127,10 +132,24 @@ fn check(name: &str, port: u16) {
     }
 }
 
+/// Each example is there in each language, and none is untested.
+#[test]
+fn none_is_left_out() {
+    let known: BTreeSet<String> = RESPONDERS.iter().chain(&OTHERS).map(|name| (*name).to_owned()).collect();
+    for (extension, _) in LANGUAGES {
+        let entries = std::fs::read_dir(repository().join("examples")).unwrap().map(|entry| entry.unwrap().path());
+        let names = entries.filter(|path| path.extension().is_some_and(|e| e == extension));
+        let names = names.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
+        // Python's requests as objects are tested by `python_requests`.
+        let names: BTreeSet<String> = names.filter(|name| name != "roles").collect();
+        assert_eq!(names, known, "{extension}");
+    }
+}
+
 #[test]
 fn behind_nginx_and_the_front() {
     let mut table = String::new();
-    for name in ["hello", "counter", "form", "api", "stream", "session"] {
+    for name in RESPONDERS {
         for (extension, runner) in LANGUAGES {
             let script = example(name, extension);
             let directory = Directory::new();

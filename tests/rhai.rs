@@ -242,7 +242,7 @@ fn on_a_command_line() {
         (&["-x"], "there is no option -x"),
         (&["--listen", &socket, "-e", "1", &script], "-e is for a command line"),
         (&["--isolation", "state", "-e", "1"], "--isolation state"),
-        (&["--max-operations", "few", "-e", "1"], "--max-operations takes a number"),
+        (&["--max-operations", "few", "-e", "1"], "--max-operations"),
     ] {
         let (out, err, status) = run(arguments, "");
         assert!(out.is_empty() && status == Some(2) && err.contains("fcgi-rhai: "), "{arguments:?}: {err}");

@@ -12,19 +12,20 @@ use super::stdio::{Stdin, text_or_blob};
 pub(super) fn variables() -> Map {
     let pairs = |request: &mut fcgi_core::Request| {
         let pairs = request.params().iter();
-        pairs
-            .filter_map(|(name, value)| Some((str::from_utf8(name).ok()?.into(), text_or_blob(value.to_vec()))))
-            .collect()
+        pairs.filter_map(|(name, value)| Some((str::from_utf8(name).ok()?.into(), self::value(value)))).collect()
     };
     context::with(|context| context.request(pairs)).unwrap_or_default()
 }
 
 /// The value of a variable; `()` when it is not set.
 pub(super) fn variable(name: &str) -> Dynamic {
-    let value = context::with(|context| {
-        context.request(|request| request.params().get(name.as_bytes()).map(<[u8]>::to_vec)).flatten()
-    });
-    value.map_or(Dynamic::UNIT, text_or_blob)
+    let value = |request: &mut fcgi_core::Request| request.params().get(name.as_bytes()).map(value);
+    context::with(|context| context.request(value)).flatten().unwrap_or(Dynamic::UNIT)
+}
+
+/// Text where bytes are text, otherwise a blob.
+fn value(bytes: &[u8]) -> Dynamic {
+    str::from_utf8(bytes).map_or_else(|_| Dynamic::from_blob(bytes.to_vec()), Into::into)
 }
 
 /// The end of a request that a script asks for; nothing that it does can stop it.
@@ -56,7 +57,13 @@ pub(super) fn add_to(engine: &mut Engine) {
     engine.register_fn("env", |name: &str| variable(name));
     engine.register_fn("env", variables);
     engine.register_fn("env_names", || {
-        variables().into_keys().map(|name| Dynamic::from(name.to_string())).collect::<Array>()
+        let names = |request: &mut fcgi_core::Request| {
+            // As in a map, and so in order.
+            let mut names: Vec<_> = request.params().iter().filter_map(|(name, _)| str::from_utf8(name).ok()).collect();
+            names.sort_unstable();
+            names.into_iter().map(Into::into).collect::<Array>()
+        };
+        context::with(|context| context.request(names)).unwrap_or_default()
     });
     engine.register_fn("args", || {
         let arguments = context::with(|context| context.arguments.borrow().clone());

@@ -11,8 +11,8 @@ use super::{context, memory};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stdin;
 
-/// Bytes that are asked for at once.
-const PIECE: usize = 64 << 10;
+/// Bytes that are asked for at once: as many as have come, but no less and no more.
+const PIECE: (usize, usize) = (16 << 10, 64 << 10);
 
 /// Text where bytes are text, otherwise a blob.
 pub(super) fn text_or_blob(bytes: Vec<u8>) -> Dynamic {
@@ -22,11 +22,16 @@ pub(super) fn text_or_blob(bytes: Vec<u8>) -> Dynamic {
     }
 }
 
-/// Writes to the answer. When nobody reads it, a script that does not loop ends.
+/// Writes to the answer.
 pub(super) fn write(bytes: &[u8]) -> Result<(), Failed> {
+    write_all(&[bytes])
+}
+
+/// Writes parts to the answer. When nobody reads it, a script that does not loop ends.
+fn write_all(parts: &[&[u8]]) -> Result<(), Failed> {
     context::with(|context| {
         let written = context.request(|request| {
-            request.stdout().write_all(bytes)?;
+            parts.iter().try_for_each(|part| request.stdout().write_all(part))?;
             if context.interactive.get() { request.stdout().flush() } else { Ok(()) }
         });
         written.unwrap_or(Ok(())).map_err(|e| {
@@ -69,8 +74,9 @@ fn read(until: &Until) -> Result<Vec<u8>, Failed> {
 fn read_piece(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Result<usize, Failed> {
     let length = bytes.len();
     // The vector may become twice as large.
-    memory::want(length.max(PIECE))?;
-    bytes.resize(length + PIECE, 0);
+    let piece = length.clamp(PIECE.0, PIECE.1);
+    memory::want(length.max(piece))?;
+    bytes.resize(length + piece, 0);
     let came = stream.read(&mut bytes[length..]);
     bytes.truncate(length + *came.as_ref().unwrap_or(&0));
     came.map_err(failed)
@@ -127,7 +133,7 @@ fn lines() -> Result<Array, Failed> {
 pub(super) fn add_to(engine: &mut Engine) {
     engine.on_print(|text| {
         // Rhai's own function has no errors.
-        let _ = write(&[text.as_bytes(), b"\n"].concat());
+        let _ = write_all(&[text.as_bytes(), b"\n"]);
     });
     engine.on_debug(|text, source, position| {
         let place = match (source, position) {
