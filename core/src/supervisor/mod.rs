@@ -11,7 +11,7 @@
 //! | TERM, INT | quick stop: no more connections, what has begun may go on for five seconds ([`QUICK`]), exit status 0; a second INT ends everything at once |
 //! | QUIT, WINCH | graceful stop: the same, and what has begun may go on for [`Plan::shutdown_timeout`] |
 //! | HUP, USR2 | reload: options, scripts and the program itself are new; the sockets stay open, and no request is lost |
-//! | USR1 | reopen the log |
+//! | USR1 | nothing: the log goes to standard error, and whoever keeps it opens it anew |
 //!
 //! WINCH is left out on a terminal, which sends it whenever its window changes. A worker that is told to stop by a signal of
 //! its own asks its parent to be replaced.
