@@ -3,6 +3,7 @@
 use std::fs::{File, Permissions};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ pub struct Site {
     pub way: &'static Way,
     pub language: Language,
     pub port: u16,
+    /// The program, where the web server's user can reach it.
+    runner: String,
     tcp: String,
     directory: Directory,
     server: Option<Running>,
@@ -30,12 +33,14 @@ impl Site {
         let directory = Directory::new();
         let port = free_port();
         let tcp = format!("127.0.0.1:{}", free_port());
-        let mut site = Self { way, language, port, tcp, directory, server: None, program: None };
+        let is_theirs = matches!(way.program, Program::ByServer);
+        let runner = if is_theirs { reachable(language.runner, &directory) } else { language.runner.to_owned() };
+        let mut site = Self { way, language, port, runner, tcp, directory, server: None, program: None };
         // Debian's servers run as a user of their own.
         std::fs::set_permissions(site.directory.path(), Permissions::from_mode(0o777)).unwrap();
         let script = site
             .directory
-            .file(&format!("www/app.{}", language.extension), format!("#!{}\n{}", language.runner, language.probe));
+            .file(&format!("www/app.{}", language.extension), format!("#!{}\n{}", site.runner, language.probe));
         std::fs::set_permissions(script, Permissions::from_mode(0o755)).unwrap();
         site.directory.file("www/plain.txt", "a file of the server's\n");
         let text = site.configuration()?;
@@ -63,7 +68,7 @@ impl Site {
         let directory = self.directory.path().display().to_string();
         let extension = format!(".{}", self.language.extension);
         let text = text
-            .replace("/usr/local/bin/fcgi-lua", self.language.runner)
+            .replace("/usr/local/bin/fcgi-lua", &self.runner)
             .replace("/srv/www", &format!("{directory}/www"))
             .replace("/run/app.sock", &format!("{directory}/app.sock"))
             .replace(".lua", &extension)
@@ -85,7 +90,7 @@ impl Site {
             }
             Config::Printed(server) => {
                 let words = ["--print-config", server];
-                let output = Command::new(self.language.runner).args(words).args(self.words()).output().unwrap();
+                let output = Command::new(&self.runner).args(words).args(self.words()).output().unwrap();
                 if !output.status.success() {
                     return Err(String::from_utf8_lossy(&output.stderr).into_owned());
                 }
@@ -113,7 +118,7 @@ impl Site {
     pub fn start_program(&mut self) -> Result<(), String> {
         let mut command = match self.way.program {
             Program::ByServer => return Ok(()),
-            Program::Unix | Program::Tcp => Command::new(self.language.runner),
+            Program::Unix | Program::Tcp => Command::new(&self.runner),
             Program::Launched(example) => {
                 let text = std::fs::read_to_string(repository().join("examples/servers").join(example)).unwrap();
                 let mut command = Command::new("sh");
@@ -190,6 +195,17 @@ impl Drop for Site {
         self.server = None;
         self.program = None;
     }
+}
+
+/// The program where all users can reach it: a repository may lie in a home directory that is closed to others.
+fn reachable(program: &str, directory: &Directory) -> String {
+    let is_open = |path: &Path| std::fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o001 != 0);
+    if Path::new(program).ancestors().all(is_open) {
+        return program.to_owned();
+    }
+    let copy = directory.path().join("program");
+    std::fs::copy(program, &copy).unwrap();
+    copy.display().to_string()
 }
 
 /// Waits until something is so.
