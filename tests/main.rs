@@ -3,6 +3,7 @@
 //! * `fidelity`: every script in `scripts/` answers as under CGI, the first time and the tenth
 //! * `modes`: how the runner finds out what it is to be; errors of use
 //! * `scripts_by_name`: scripts that requests name, kept inside a root
+//! * `access_log`: a line for each request
 //! * `affinity`: sessions that stay with their interpreter
 //! * `accept`: accept loops inside scripts, and what else the module `fcgi` offers
 //! * `applications`: scripts that give a function, called by the rules of WSAPI
@@ -45,6 +46,7 @@
 mod support;
 
 mod accept;
+mod access_log;
 mod affinity;
 mod applications;
 #[cfg(feature = "python")]

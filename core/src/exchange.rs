@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use crate::access_log::Entry;
 use crate::connection::{Connection, Hub, Started};
 use crate::gateway::{self, answer::Mender};
 use crate::inbox::Stream;
@@ -34,6 +35,8 @@ pub(crate) struct Exchange {
     mender: Mender,
     /// Some of the output has left.
     sent: bool,
+    /// For the access log, if there is one.
+    entry: Option<Box<Entry>>,
 }
 
 /// What has been taken from the connection, and how much of it has been read.
@@ -59,6 +62,18 @@ impl Exchange {
             errors_used: false,
             mender,
             sent: false,
+            entry: None,
+        }
+    }
+
+    /// Has the request logged when it ends.
+    pub(crate) fn log(&mut self, entry: Option<Entry>) {
+        self.entry = entry.map(Box::new);
+    }
+
+    fn has_ended(&mut self, status: u32) {
+        if let Some(entry) = self.entry.take() {
+            entry.end(status);
         }
     }
 
@@ -161,6 +176,9 @@ impl Transport for Exchange {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(entry) = &mut self.entry {
+            entry.output(bytes);
+        }
         if self.mender.is_active() {
             let mended = self.mender.pass(bytes)?;
             self.write_out(&mended)
@@ -199,6 +217,9 @@ impl Transport for Exchange {
             self.record = GrowingRecord::default();
             self.out.clear();
             self.mender.start_again();
+            if let Some(entry) = &mut self.entry {
+                entry.restart();
+            }
         }
         !self.sent
     }
@@ -212,6 +233,7 @@ impl Transport for Exchange {
         self.end_records(status);
         let result = connection.finish(self.id, &self.out, &self.hub);
         self.hub.give_back(std::mem::take(&mut self.out));
+        self.has_ended(status);
         result
     }
 

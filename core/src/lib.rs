@@ -20,7 +20,7 @@
 //! * [`client`], [`response`]: the web server's side.
 //! * [`signals`], [`thread`]: what stops a server; threads that each have a working directory.
 //! * [`watchdog`]: requests that run too long.
-//! * [`scoreboard`], [`status`]: what interpreters do, and pages that tell it.
+//! * [`scoreboard`], [`status`], [`access_log`]: what interpreters do, pages that tell it, a line for each request.
 //! * [`supervisor`]: the parent of several processes that serve.
 //!
 //! # A program in ten lines
@@ -39,6 +39,7 @@
 //! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod access_log;
 pub mod address;
 pub mod affinity;
 pub mod cgi;

@@ -342,7 +342,8 @@ impl Server {
         while let Some((connection, id)) = self.hub.take_ready() {
             let has_waited = read_at.is_none_or(|t| clock::since(t) > STALE);
             if let Some(mut started) = connection.start(id, &self.hub, has_waited) {
-                let exchange = Exchange::new(self.hub.clone(), connection, id, &mut started);
+                let mut exchange = Exchange::new(self.hub.clone(), connection, id, &mut started);
+                exchange.log(self.books.entry(&started.params, true));
                 return Some(Request::new(started.role, started.params, Box::new(exchange)));
             }
         }

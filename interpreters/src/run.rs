@@ -210,7 +210,8 @@ fn books(order: &Order<'_>, scoreboard: Option<Scoreboard>, listeners: &[Listene
     }
     let desk = options.desk(pools);
     let measures_cost = scoreboard.is_some();
-    Ok(Books { scoreboard, measures_cost, desk: desk.is_open().then(|| Arc::new(desk)) })
+    let access_log = options.watching.access_log(&language.name.to_lowercase())?.map(Arc::new);
+    Ok(Books { scoreboard, measures_cost, desk: desk.is_open().then(|| Arc::new(desk)), access_log })
 }
 
 /// The stack of an interpreter's thread: as much as the first thread of a process has by default.

@@ -27,6 +27,7 @@ impl Exchange {
             errors_used: false,
             mender,
             sent: false,
+            entry: None,
         }
     }
 
@@ -92,7 +93,11 @@ impl Exchange {
             self.record.append(RecordType::Stdout, self.id, now, &mut self.out);
             left = later;
         }
-        Ok(bytes.len() - left.len())
+        let taken = bytes.len() - left.len();
+        if let Some(entry) = &mut self.entry {
+            entry.output(&bytes[..taken]);
+        }
+        Ok(taken)
     }
 
     pub(crate) fn try_write_error(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -130,6 +135,7 @@ impl Exchange {
         self.end_records(status);
         let result = connection.finish_polled(self.id, &self.out, &self.hub);
         self.hub.give_back(std::mem::take(&mut self.out));
+        self.has_ended(status);
         result
     }
 
@@ -138,6 +144,7 @@ impl Exchange {
         let broken = self.connection.as_ref().is_some_and(|c| c.break_off(self.id, &self.out, &self.hub));
         if broken {
             self.connection = None;
+            self.has_ended(1);
         }
         self.finish_polled(1)
     }

@@ -5,8 +5,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::resource::{UsageWho, getrusage};
-
+use crate::access_log::{AccessLog, Entry, usage};
 use crate::protocol::Params;
 use crate::request::Request;
 use crate::scoreboard::{Cost, Scoreboard, Seat};
@@ -21,6 +20,8 @@ pub struct Books {
     pub measures_cost: bool,
     /// Requests for it are answered at once.
     pub desk: Option<Arc<Desk>>,
+    /// Has a line for each request.
+    pub access_log: Option<Arc<AccessLog>>,
 }
 
 thread_local! {
@@ -47,7 +48,7 @@ impl Books {
                 thread.is_busy = false;
                 let cost = thread.cpu.take().map(|before| {
                     let (now, memory) = usage();
-                    Cost { cpu: now.saturating_sub(before), memory }
+                    Cost { cpu: (now.user + now.system).saturating_sub(before), memory }
                 });
                 thread.seat.end(cost);
             }
@@ -62,7 +63,7 @@ impl Books {
         SEAT.with_borrow_mut(|thread| {
             let Some(thread) = thread else { return };
             thread.is_busy = true;
-            thread.cpu = self.measures_cost.then(|| usage().0);
+            thread.cpu = self.measures_cost.then(|| usage().0).map(|cpu| cpu.user + cpu.system);
             thread.seat.begin(params);
         });
     }
@@ -74,6 +75,11 @@ impl Books {
         }
     }
 
+    /// What the access log is to know of a request. `is_alone` says that its thread works on no other one.
+    pub(super) fn entry(&self, params: &Params, is_alone: bool) -> Option<Entry> {
+        self.access_log.as_ref().map(|log| Entry::new(log.clone(), params, is_alone))
+    }
+
     /// Answers a request that is for the desk; others are given back.
     pub(super) fn answer(&self, mut request: Request) -> Option<Request> {
         let Some(answer) = self.desk.as_ref().and_then(|desk| desk.answer(request.params())) else {
@@ -83,13 +89,4 @@ impl Books {
         let _ = std::io::Write::write_all(&mut request.stdout(), &answer).and_then(|()| request.finish(0));
         None
     }
-}
-
-/// Processor time of the calling thread, and the most memory that the process ever had, in bytes.
-fn usage() -> (Duration, u64) {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else { return (Duration::ZERO, 0) };
-    let time = |value: nix::sys::time::TimeVal| {
-        Duration::new(value.tv_sec().unsigned_abs(), 0) + Duration::from_micros(value.tv_usec().unsigned_abs())
-    };
-    (time(usage.user_time()) + time(usage.system_time()), usage.max_rss().unsigned_abs() * 1024)
 }

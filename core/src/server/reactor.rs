@@ -166,7 +166,8 @@ impl Reactor {
             let Some(mut started) = connection.start_polled(id, key, &self.server.hub) else { continue };
             self.last_key = key;
             self.server.count_turn();
-            let exchange = Exchange::polled(self.server.hub.clone(), connection, id, &mut started);
+            let mut exchange = Exchange::polled(self.server.hub.clone(), connection, id, &mut started);
+            exchange.log(self.server.books.entry(&started.params, false));
             let request = Request::new(started.role, started.params, Box::new(exchange));
             let Some(request) = self.server.books.answer(request) else { continue };
             self.server.books.begin(request.params());

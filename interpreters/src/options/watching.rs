@@ -1,6 +1,10 @@
 //! How the program is watched.
 
+use std::path::PathBuf;
+
+use anyhow::Context;
 use clap::Args;
+use fcgi_core::access_log::{AccessLog, Format};
 
 /// Pages about the program itself.
 #[derive(Clone, Debug, Args)]
@@ -18,12 +22,38 @@ pub(crate) struct Watching {
     /// The word
     #[arg(long, value_name = "TEXT", default_value = "pong", requires = "ping")]
     pub(crate) ping_response: String,
+
+    /// Write a line for each request to this file, or to the standard error stream (-)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_log: Option<PathBuf>,
+
+    /// How such a line looks: json, or a text with fields as of php-fpm (%R %u %t %m %r %Q %q %s %b %d %C %M ...; the README
+    /// has all of them)
+    #[arg(long, value_name = "FORMAT", default_value = DEFAULT_FORMAT, requires = "access_log")]
+    pub(crate) access_format: Format,
 }
+
+const DEFAULT_FORMAT: &str = "%R - %u [%t] \"%m %r%Q%q\" %s %b %{milliseconds}dms %C%% %{kilo}MK";
 
 impl Watching {
     /// Whether the scoreboard is to be written, for whoever reads it.
     pub(crate) fn needs_scoreboard(&self) -> bool {
         self.status.is_some()
+    }
+
+    /// The access log of a pool.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(crate) fn access_log(&self, pool: &str) -> anyhow::Result<Option<AccessLog>> {
+        let Some(path) = &self.access_log else { return Ok(None) };
+        let format = self.access_format.clone();
+        let log = if path.as_os_str() == "-" {
+            AccessLog::to_stderr(format, pool)
+        } else {
+            AccessLog::to_file(path, format, pool)
+        };
+        log.map(Some).with_context(|| format!("cannot open {} (--access-log)", path.display()))
     }
 }
 
