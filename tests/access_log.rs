@@ -118,7 +118,7 @@ fn a_file_that_was_moved_away_is_opened_anew() {
 #[test]
 fn what_is_no_format_is_said() {
     for (arguments, said) in [
-        (&["--access-log", "-", "--access-format", "%Z"][..], "there is no field %Z"),
+        (&["--access-log", "stderr", "--access-format", "%Z"][..], "there is no field %Z"),
         (&["--access-format", "%s"], "--access-log"),
         (&["--access-log", "/nowhere/at/all"], "/nowhere/at/all (--access-log)"),
     ] {

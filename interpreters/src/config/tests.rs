@@ -62,6 +62,7 @@ fn every_key_is_the_option_of_its_name() {
         let needs = match key.as_str() {
             "static" | "answer-timeout" | "authorizer" | "logger" => "http = \"1\"\n",
             "ping-response" => "ping = \"/ping\"\n",
+            "access-format" => "access-log = \"/tmp/log\"\n",
             "filter" => "http = \"1\"\nstatic = \"/\"\n",
             _ => "",
         };

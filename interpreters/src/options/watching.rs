@@ -23,7 +23,7 @@ pub(crate) struct Watching {
     #[arg(long, value_name = "TEXT", default_value = "pong", requires = "ping")]
     pub(crate) ping_response: String,
 
-    /// Write a line for each request to this file, or to the standard error stream (-)
+    /// Write a line for each request to this file, or to the standard error stream (stderr)
     #[arg(long, value_name = "FILE")]
     pub(crate) access_log: Option<PathBuf>,
 
@@ -48,7 +48,7 @@ impl Watching {
     pub(crate) fn access_log(&self, pool: &str) -> anyhow::Result<Option<AccessLog>> {
         let Some(path) = &self.access_log else { return Ok(None) };
         let format = self.access_format.clone();
-        let log = if path.as_os_str() == "-" {
+        let log = if path.as_os_str() == "stderr" {
             AccessLog::to_stderr(format, pool)
         } else {
             AccessLog::to_file(path, format, pool)
