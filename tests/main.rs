@@ -27,6 +27,7 @@
 //! * `python_command_line`: the command line of `python3`, beside the real one
 //! * `python_streams`: its standard streams, kept by modules
 //! * `python_limits`: what one request of a Python program may take
+//! * `python_preload`: workers that are forked from a process which has loaded what they share
 //! * `python_reload`: modules that change on disk
 //! * `python_requests`: requests as objects, in all roles; launchers made for flup
 //! * `python_wsgi`: what PEP 3333 asks of a server
@@ -78,6 +79,8 @@ mod python;
 mod python_command_line;
 #[cfg(feature = "python")]
 mod python_limits;
+#[cfg(feature = "python")]
+mod python_preload;
 #[cfg(feature = "python")]
 mod python_reload;
 #[cfg(feature = "python")]

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, ValueHint, value_parser};
+use fcgi_core::fork::Moment;
 use fcgi_core::{Server, Setup};
 
 pub use line::OwnOptions;
@@ -55,8 +56,19 @@ pub struct Language {
     /// Where the interpreter runs before its options are known: starts the program anew with them, before the rest of the
     /// command line, in place of this process. Comes back when that fails.
     pub afresh: Option<fn(&Setup, &[OsString]) -> anyhow::Error>,
+    /// Lets workers be forked from a process that has loaded what they have in common (`--preload`).
+    pub preload: Option<Preload>,
     /// Does what the language's own interpreter does with its command line; gives the exit status.
     pub plain: fn(&Setup) -> anyhow::Result<u8>,
+}
+
+/// How a language loads what workers have in common, in the process that they are forked from.
+#[derive(Clone, Copy, Debug)]
+pub struct Preload {
+    /// Loads it. The interpreter has been [started](Language::start), and is not in the workers.
+    pub load: fn(&Setup) -> anyhow::Result<()>,
+    /// Does what the interpreter wants done around each fork.
+    pub around_fork: fn(Moment),
 }
 
 impl Language {

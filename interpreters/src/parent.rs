@@ -30,6 +30,7 @@ pub(crate) fn plan(
             max_memory: None,
             is_front: true,
             scoreboard: None,
+            is_preloaded: false,
         });
         listeners.push(front.backend);
         kept = Some(front.directory);
@@ -42,6 +43,7 @@ pub(crate) fn plan(
         max_memory: options.limits.max_memory.map(|bytes| bytes as u64),
         is_front: false,
         scoreboard: options.scoreboard(workers.max)?,
+        is_preloaded: options.processes.preload,
     });
     Ok((Plan { pools, shutdown_timeout: Duration::from_secs(options.processes.shutdown_timeout) }, kept))
 }

@@ -2,7 +2,7 @@
 
 use fcgi::python as binding;
 
-use crate::{Language, OwnOptions};
+use crate::{Language, OwnOptions, Preload};
 
 /// What Python gives to its runner.
 pub fn language() -> Language {
@@ -26,6 +26,7 @@ pub fn language() -> Language {
         version: binding::version,
         event_loop: binding::serve_asgi,
         afresh: None,
+        preload: Some(Preload { load: binding::preload, around_fork: binding::around_fork }),
         plain: binding::run_plain,
     }
 }

@@ -21,7 +21,7 @@ use crate::command_line::Asked;
 use crate::line::Line;
 use crate::mode::{self, Mode};
 use crate::options::System;
-use crate::{Language, Options, front, log, parent, print_config, scripts, system};
+use crate::{Language, Options, Preload, front, log, parent, print_config, scripts, system};
 
 /// What was asked for, and by whom.
 struct Order<'a> {
@@ -110,6 +110,9 @@ fn scripts(order: &Order<'_>) -> anyhow::Result<Scripts> {
 fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> anyhow::Result<()> {
     let options = order.options;
     let scripts = scripts(order)?;
+    if options.processes.preload {
+        preload_of(order.language)?;
+    }
     if let Some(wrong) = options.check().into_iter().next() {
         return Err(wrong);
     }
@@ -146,15 +149,46 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
     Ok(supervisor::supervise(plan, kept, heard)?)
 }
 
+/// Loads what workers have in common and forks them; this process is the parent of none, and takes no requests.
+fn fork_workers(order: &Order<'_>, mut passed: Passed) -> anyhow::Result<()> {
+    // While it loads it listens to nobody.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let link = Link::new(&mut passed)?;
+    let listeners = listeners(&mut passed)?;
+    let scoreboard = passed.descriptor("scoreboard")?;
+    let preload = preload_of(order.language)?;
+    let scripts = begin(order)?;
+    (preload.load)(&setup(order))?;
+    link.say_ready();
+    // Signals to stop have been held back since it was started. Only workers hear them.
+    let Some(link) = supervisor::fork_workers(link, preload.around_fork)? else { return Ok(()) };
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    let _signals = signals::catch().context("cannot catch signals")?;
+    let scoreboard = scoreboard.map(Scoreboard::open).transpose()?;
+    serve_begun(order, &scripts, listeners, None, scoreboard, Some(configured(link, order.options)))
+}
+
+fn preload_of(language: &Language) -> anyhow::Result<Preload> {
+    language
+        .preload
+        .with_context(|| format!("--preload is not for {}, whose interpreters start at once", language.name))
+}
+
+fn listeners(passed: &mut Passed) -> anyhow::Result<Vec<Listener>> {
+    Ok(passed.descriptors("listener")?.into_iter().map(Listener::inherited).collect::<Result<Vec<_>, _>>()?)
+}
+
 /// Serves as one of several processes.
 fn work(order: &Order<'_>, mut passed: Passed) -> anyhow::Result<()> {
+    if passed.number(supervisor::TEMPLATE).is_some() {
+        return fork_workers(order, passed);
+    }
     // A worker without its parent would hold the sockets for ever.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
     // The parent says when to stop. Signals reach all processes at once, and a front still needs its workers then.
     let _signals = signals::catch().context("cannot catch signals")?;
     let link = Link::new(&mut passed)?;
-    let listeners =
-        passed.descriptors("listener")?.into_iter().map(Listener::inherited).collect::<Result<Vec<_>, _>>()?;
+    let listeners = listeners(&mut passed)?;
     let Some(backend) = inherit::variable(front::BACKEND) else {
         let scoreboard = passed.descriptor("scoreboard")?.map(Scoreboard::open).transpose()?;
         return serve_here(order, listeners, None, scoreboard, Some(configured(link, order.options)));
@@ -225,16 +259,35 @@ fn serve_here(
     scoreboard: Option<Scoreboard>,
     parent: Option<Link>,
 ) -> anyhow::Result<()> {
-    let Order { language, options, .. } = order;
+    let scripts = begin(order)?;
+    serve_begun(order, &scripts, listeners, stop, scoreboard, parent)
+}
+
+/// Makes the process one that may run scripts, and starts the language.
+fn begin(order: &Order<'_>) -> anyhow::Result<Scripts> {
+    // Relative paths are those of where it was started.
     let scripts = scripts(order)?;
-    system::enter(&options.system)?;
+    system::enter(&order.options.system)?;
+    (order.language.start)(&setup(order))?;
+    Ok(scripts)
+}
+
+/// As [`serve_here`], once the process [has begun](begin).
+fn serve_begun(
+    order: &Order<'_>,
+    scripts: &Scripts,
+    listeners: Vec<Listener>,
+    stop: Option<OwnedFd>,
+    scoreboard: Option<Scoreboard>,
+    parent: Option<Link>,
+) -> anyhow::Result<()> {
+    let Order { language, options, .. } = order;
     let setup = setup(order);
     let forks = setup.isolation == Isolation::Fork;
     // A child that takes too long is ended from outside.
     let timeout = options.limits.request_timeout.filter(|_| !forks);
     let watchdog = timeout.map(Watchdog::start).transpose().context("cannot start a thread")?;
     let setup = Setup { watchdog, ..setup };
-    (language.start)(&setup)?;
     let mut builder = Server::builder().allow(options.listening.allow_list()?).config(options.server_config());
     builder = builder.books(books(order, scoreboard, &listeners)?);
     if let Some(stop) = stop {

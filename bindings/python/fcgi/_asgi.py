@@ -16,6 +16,8 @@ from fcgi._lifespan import GRACE, VERSIONS, Failed, Lifespan, Renewal
 REQUEST, READABLE, WRITABLE, ABORTED = range(4)
 NEW, STARTED, SENDING, COMPLETE = range(4)
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+# Applications of scripts that the process has loaded from which it was forked, by their paths.
+loaded = {}
 # How often the server looks at its timeouts, in seconds.
 TICK = 1.0
 
@@ -30,7 +32,7 @@ class Disconnected(OSError):
 def find(spec, script, is_certain, has_threads):
     """The application of `--app` or of a script; `None` when it is for another interface."""
     try:
-        app = _application.load(spec) if spec is not None else of_script(script)
+        app = _application.load(spec) if spec is not None else loaded.pop(script, None) or of_script(script)
         if not is_certain and _application.interface(app) != "asgi":
             return None
     except Failed:

@@ -34,6 +34,7 @@ mod module;
 mod own;
 #[cfg(not(feature = "python-extension"))]
 mod plain;
+mod preload;
 mod process;
 mod reload;
 mod request;
@@ -48,3 +49,4 @@ pub use extension::{afresh, run as run_plain, start, version};
 pub use module::add_to;
 #[cfg(not(feature = "python-extension"))]
 pub use plain::{built_with, run as run_plain, start, version};
+pub use preload::{around_fork, preload};

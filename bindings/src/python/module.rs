@@ -94,7 +94,7 @@ pub(super) mod sources {
     use pyo3::types::PyDict;
 
     /// Name, whether it is a package, source.
-    const SOURCES: [(&str, bool, &str); 25] = [
+    const SOURCES: &[(&str, bool, &str)] = &[
         ("fcgi", true, include_str!("../../python/fcgi/__init__.py")),
         ("fcgi._asgi", false, include_str!("../../python/fcgi/_asgi.py")),
         ("fcgi._script", false, include_str!("../../python/fcgi/_script.py")),
@@ -107,6 +107,7 @@ pub(super) mod sources {
         ("fcgi._lifespan", false, include_str!("../../python/fcgi/_lifespan.py")),
         ("fcgi._loop", false, include_str!("../../python/fcgi/_loop.py")),
         ("fcgi._modules", false, include_str!("../../python/fcgi/_modules.py")),
+        ("fcgi._preload", false, include_str!("../../python/fcgi/_preload.py")),
         ("fcgi._reload", false, include_str!("../../python/fcgi/_reload.py")),
         ("fcgi._serve", false, include_str!("../../python/fcgi/_serve.py")),
         ("fcgi.flup", false, include_str!("../../python/fcgi/flup.py")),

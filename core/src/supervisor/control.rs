@@ -4,6 +4,10 @@
 //! A parent talks to workers that a program of another version started, when it was replaced: what a byte means never
 //! changes.
 
+/// What a parent says to a [template](super::template): fork a worker. Its end of the connection to the parent comes along; the
+/// answer is its number, or 0, in four bytes.
+pub(super) const FORK: u8 = b'f';
+
 /// What a worker says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

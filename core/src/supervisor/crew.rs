@@ -29,6 +29,8 @@ pub(super) struct Crew {
     /// How long a worker that is told to end may take.
     patience: Duration,
     memory_looked_at: Instant,
+    /// What workers are forked from, if they are.
+    template: Option<Worker>,
     /// Told to end: nobody is started any more.
     is_stopping: bool,
 }
@@ -42,7 +44,8 @@ impl Crew {
         let policy = Policy::new(pool.size, kept.iter().filter(|worker| worker.stays()).count(), Instant::now());
         let channel = channel.map_or_else(Channel::new, Ok)?;
         let (lobby, memory_looked_at) = (Lobby::default(), Instant::now());
-        Ok(Self { pool, policy, workers: kept, channel, lobby, patience, memory_looked_at, is_stopping: false })
+        let (workers, template) = (kept, None);
+        Ok(Self { pool, policy, workers, template, channel, lobby, patience, memory_looked_at, is_stopping: false })
     }
 
     /// Starts the first workers.
@@ -50,19 +53,37 @@ impl Crew {
     /// # Errors
     /// When one cannot be started.
     pub(super) fn begin(&mut self) -> io::Result<()> {
+        if self.pool.is_preloaded {
+            // Workers that a template forks become children of this process.
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        }
         for _ in 0..self.policy.wanted() {
             let worker = self.start_worker()?;
-            self.workers.push(worker);
+            self.workers.extend(worker);
         }
         Ok(())
     }
 
-    fn start_worker(&self) -> io::Result<Worker> {
+    /// Starts a worker; `None` while what it is to be forked from is not ready.
+    fn start_worker(&mut self) -> io::Result<Option<Worker>> {
+        if let Some(template) = &self.template {
+            let is_ready = template.stage == Stage::Ready;
+            let forked = is_ready.then(|| template.fork()).transpose();
+            if forked.is_err() {
+                template.signal(Signal::KILL);
+            }
+            return forked;
+        }
         let mut descriptors: Vec<(&str, BorrowedFd<'_>)> =
             self.pool.listeners.iter().map(|listener| ("listener", listener.as_fd())).collect();
         descriptors.extend(self.channel.ends());
         descriptors.extend(self.pool.scoreboard.iter().map(|scoreboard| ("scoreboard", scoreboard.as_fd())));
-        Worker::start(&self.pool.program, &descriptors)
+        let program = &self.pool.program;
+        if !self.pool.is_preloaded {
+            return Worker::start(program, &descriptors).map(Some);
+        }
+        self.template = Some(Worker::start_template(program, &descriptors)?);
+        Ok(None)
     }
 
     /// Whether a reload is going on: workers from before have not been told to end.
@@ -78,13 +99,14 @@ impl Crew {
     /// Looks who has ended or said something, and does what follows from it.
     pub(super) fn look_after(&mut self, now: Instant) {
         let mut somebody_is_new = false;
-        for worker in &mut self.workers {
+        for worker in self.workers.iter_mut().chain(&mut self.template) {
             let stage = worker.stage;
             worker.listen();
             somebody_is_new |= stage != worker.stage;
         }
         self.bury(now);
         self.hurry(now);
+        self.bury_template(now);
         if self.is_stopping {
             return;
         }
@@ -113,7 +135,8 @@ impl Crew {
         let there = self.present() + spent.saturating_sub(self.policy.replaced_at_once());
         for _ in 0..self.policy.missing(there, now) {
             match self.start_worker() {
-                Ok(worker) => self.workers.push(worker),
+                Ok(Some(worker)) => self.workers.push(worker),
+                Ok(None) => break,
                 Err(e) => {
                     tracing::error!("cannot start a worker: {e}");
                     self.policy.could_not_start(now);
@@ -214,6 +237,35 @@ impl Crew {
         }
     }
 
+    fn bury_template(&mut self, now: Instant) {
+        let Some(how) = self.template.as_ref().and_then(Worker::ended) else { return };
+        let Some(template) = self.template.take() else { return };
+        let pid = template.pid.as_raw_nonzero();
+        let pause = self.policy.failed(now.duration_since(template.started), now);
+        if self.is_reloading() && template.stage == Stage::Starting {
+            tracing::error!(
+                "process {pid}, which loads what workers share, {how}: the workers from before the reload go on"
+            );
+            self.take_back(now);
+            return;
+        }
+        let when = pause.map(|pause| format!(", in {pause:?} at the earliest")).unwrap_or_default();
+        tracing::error!(
+            "process {pid}, which loads what workers share, {how}: it is started again when one is wanted{when}"
+        );
+    }
+
+    /// Nobody will be forked any more.
+    pub(super) fn dismiss_template(&mut self) {
+        let Some(mut template) = self.template.take() else { return };
+        if template.stage == Stage::Starting {
+            // It loads, and does not listen.
+            template.signal(Signal::KILL);
+        }
+        template.tell(ToWorker::Stop, Instant::now() + QUICK);
+        self.workers.push(template);
+    }
+
     /// When the new workers serve, those from before may go.
     fn change_generation(&mut self, now: Instant) {
         let ready = self.workers.iter().filter(|worker| !worker.is_old && worker.stage == Stage::Ready).count();
@@ -245,6 +297,7 @@ impl Crew {
         // The workers have their own; what connects from now on is refused once they have closed them.
         self.pool.listeners.clear();
         self.lobby.close(&self.channel);
+        self.dismiss_template();
         for worker in &mut self.workers {
             worker.tell(ToWorker::Stop, deadline);
             worker.leave_by = None;
@@ -254,6 +307,7 @@ impl Crew {
     /// Lets all workers finish and go; others serve.
     pub(super) fn retire(&mut self) {
         let deadline = Instant::now() + self.patience;
+        self.dismiss_template();
         for worker in &mut self.workers {
             worker.tell(ToWorker::Retire, deadline);
         }
@@ -289,7 +343,7 @@ impl Crew {
     /// What the parent waits for on behalf of this pool.
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         // Those that leave say nothing any more, and their end is a signal.
-        let saying = self.workers.iter().filter(|worker| worker.stays() && !worker.is_deaf);
+        let saying = self.workers.iter().chain(&self.template).filter(|worker| worker.stays() && !worker.is_deaf);
         let mut all: Vec<BorrowedFd<'_>> = saying.map(|worker| worker.control().as_fd()).collect();
         if !self.is_stopping {
             let nobody = self.workers.iter().all(|worker| !worker.stays());
@@ -305,5 +359,10 @@ impl Crew {
     /// What is in the parent's hands goes back to the workers' channel, to be found there by the next program.
     pub(super) fn put_back(&mut self) {
         self.lobby.somebody_serves(&self.channel);
+    }
+
+    /// Whether a process is one of the pool's.
+    pub(super) fn has(&self, pid: i32) -> bool {
+        self.workers.iter().chain(&self.template).any(|worker| worker.pid.as_raw_nonzero().get() == pid)
     }
 }

@@ -67,6 +67,11 @@ impl Link {
         self
     }
 
+    /// As a worker has it that was forked.
+    pub(super) fn of_worker(self, control: UnixStream) -> Self {
+        Self { control, ..self }
+    }
+
     /// Becomes readable when the parent tells the worker to end, or is no more.
     ///
     /// # Errors

@@ -24,7 +24,7 @@
 //! serve, those from before give their connections to them, finish what they have begun, and end. When these fail before they
 //! serve, those from before go on.
 //!
-//! In the order of reading: `control` (what both sides say), `link` (a worker's end), `worker` (one process), `pool` (how many there should be),
+//! In the order of reading: `control` (what both sides say), `link` (a worker's end), `worker` (one process), `template` (which forks them), `pool` (how many there should be),
 //! `lobby` (whether connections wait), `crew` (those that there are), `reload` (from one program to the next), `parent` (the loop).
 
 pub(crate) mod control;
@@ -34,6 +34,7 @@ mod lobby;
 mod parent;
 mod pool;
 mod reload;
+mod template;
 mod worker;
 
 use std::time::Duration;
@@ -45,7 +46,11 @@ pub use link::Link;
 pub use parent::supervise;
 pub use pool::Size;
 pub use reload::Kept;
+pub use template::fork_workers;
 pub use worker::Program;
+
+/// The name of the number that tells a process to [fork workers](fork_workers), and not to be one.
+pub const TEMPLATE: &str = "template";
 
 /// What a quick stop leaves to requests that are running.
 pub const QUICK: Duration = Duration::from_secs(5);
@@ -67,6 +72,9 @@ pub struct Pool {
     pub is_front: bool,
     /// Where its interpreters tell what they do.
     pub scoreboard: Option<Scoreboard>,
+    /// Its workers are forked from a process that has loaded what they have in common, and is told by [`TEMPLATE`] that it
+    /// is that one.
+    pub is_preloaded: bool,
 }
 
 /// What a parent looks after.

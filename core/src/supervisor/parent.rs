@@ -5,6 +5,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::crew::Crew;
@@ -58,6 +59,7 @@ fn nobodys_pool() -> Pool {
         max_memory: None,
         is_front: false,
         scoreboard: None,
+        is_preloaded: false,
     }
 }
 
@@ -89,12 +91,29 @@ impl Parent {
         for crew in &mut self.crews {
             crew.look_after(now);
         }
+        self.bury_strangers();
         if !self.no_longer_listened_on.is_empty() && self.crews.iter().all(|crew| !crew.has_old()) {
             self.no_longer_listened_on.clear();
         }
         self.go_on_with_reload();
         self.go_on_with_stop(now);
         self.stop.is_none() || !self.crews.iter().all(Crew::is_empty)
+    }
+
+    /// Orphans that scripts have left become children of this process when workers do.
+    fn bury_strangers(&self) {
+        if !self.crews.iter().any(|crew| crew.pool.is_preloaded) {
+            return;
+        }
+        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+        while let Some(pid) = waitid(Id::All, ended | WaitPidFlag::WNOWAIT).ok().and_then(|status| status.pid()) {
+            let trial = self.trial.as_ref().is_some_and(|trial| i64::from(trial.id()) == i64::from(pid.as_raw()));
+            // One of ours has its end looked at elsewhere.
+            if trial || self.crews.iter().any(|crew| crew.has(pid.as_raw())) {
+                return;
+            }
+            let _ = waitid(Id::Pid(pid), ended);
+        }
     }
 
     fn obey(&mut self) {
@@ -180,6 +199,7 @@ impl Parent {
         tracing::info!("reloading");
         for crew in &mut self.crews {
             crew.put_back();
+            crew.dismiss_template();
         }
         let why = reload::become_new(&self.program, &self.crews);
         tracing::error!("not reloaded: {}: {why}", self.program.path.display());

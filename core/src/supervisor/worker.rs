@@ -12,6 +12,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
 use super::control::{FromWorker, ToWorker};
+use super::{TEMPLATE, template};
 use crate::inherit::{self, Passed};
 use crate::signals;
 
@@ -81,10 +82,29 @@ impl Worker {
     /// Starts a worker with descriptors by name. It has a process group of its own, so that it does not hear what a
     /// terminal says to its parent.
     pub(super) fn start(program: &Program, descriptors: &[(&str, BorrowedFd<'_>)]) -> io::Result<Self> {
+        Self::start_with(program, descriptors, Vec::new())
+    }
+
+    /// Starts a process that forks workers.
+    pub(super) fn start_template(program: &Program, descriptors: &[(&str, BorrowedFd<'_>)]) -> io::Result<Self> {
+        Self::start_with(program, descriptors, vec![(TEMPLATE, 1)])
+    }
+
+    /// Lets this process, which is a template, fork a worker.
+    pub(super) fn fork(&self) -> io::Result<Self> {
+        let (control, theirs) = UnixStream::pair()?;
+        control.set_nonblocking(true)?;
+        Ok(Self::new(template::ask(&self.control, theirs.into())?, control, Stage::Starting))
+    }
+
+    fn start_with<'a>(
+        program: &Program,
+        descriptors: &[(&'a str, BorrowedFd<'_>)],
+        mut pairs: Vec<(&'a str, i32)>,
+    ) -> io::Result<Self> {
         let (control, theirs) = UnixStream::pair()?;
         control.set_nonblocking(true)?;
         let mut copies: Vec<OwnedFd> = Vec::new();
-        let mut pairs = Vec::new();
         for (name, fd) in descriptors.iter().copied().chain([("control", theirs.as_fd())]) {
             let copy = inherit::inheritable(fd)?;
             pairs.push((name, copy.as_raw_fd()));
@@ -93,8 +113,7 @@ impl Worker {
         let mut command = program.command();
         command.env(inherit::WORKER_FDS, Passed::to_text(&pairs)).stdin(Stdio::null()).process_group(0);
         let child = signals::held_back(|| command.spawn())??;
-        let pid = Pid::from_child(&child);
-        Ok(Self::new(pid, control, Stage::Starting))
+        Ok(Self::new(Pid::from_child(&child), control, Stage::Starting))
     }
 
     /// Takes over a worker that an earlier generation of this process started.

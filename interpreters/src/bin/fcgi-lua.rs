@@ -18,6 +18,7 @@ fn main() -> std::process::ExitCode {
         start: |_| Ok(()),
         event_loop: |_, _| Ok(false),
         afresh: None,
+        preload: None,
         plain: lua::run_plain,
     })
 }

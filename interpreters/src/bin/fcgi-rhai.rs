@@ -22,6 +22,7 @@ fn main() -> std::process::ExitCode {
         start: |_| Ok(()),
         event_loop: |_, _| Ok(false),
         afresh: None,
+        preload: None,
         plain: rhai::run_plain,
     })
 }

@@ -25,6 +25,10 @@ pub(crate) struct Processes {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "workers")]
     pub(crate) max_requests: Option<u64>,
 
+    /// With --workers: load the application, or what the script imports, once, and fork the workers from there
+    #[arg(long, requires = "workers")]
+    pub(crate) preload: bool,
+
     /// Serve with N interpreters, each in a thread, in each process
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,
