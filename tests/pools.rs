@@ -216,6 +216,28 @@ fn a_quick_stop_ends_what_does_not_end_and_a_second_interrupt_at_once() {
 }
 
 #[test]
+fn the_status_of_a_pool_can_be_read_while_all_its_workers_are_busy() {
+    for size in ["1", "0..1"] {
+        let pool = Pool::start(&["--workers", size, "--status", "/status"]);
+        let mut busy = connect(&pool.address);
+        send(&mut *busy, "wait");
+        wait_for("it works", || pool.has_begun(1));
+        let mut next = connect(&pool.address);
+        send(&mut *next, "");
+        for _ in 0..3 {
+            let pairs: &[(&str, &[u8])] = &[("SCRIPT_NAME", b"/status"), ("QUERY_STRING", b"full")];
+            let page = call(&pool.address, pairs, b"").text();
+            assert!(page.contains("/some/page"), "{page}");
+        }
+        assert!(!pool.directory.path().join("go").exists());
+        pool.directory.file("go", "");
+        answer_of(&read_reply(&mut *busy, 1).text());
+        answer_of(&read_reply(&mut *next, 1).text());
+        pool.stop();
+    }
+}
+
+#[test]
 fn a_parent_is_small() {
     let pool = Pool::start(&["--workers", "2"]);
     pool.ask("");

@@ -1,9 +1,12 @@
 //! What the parent of several processes looks after: the pool that the command line describes, and the front before it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fcgi_core::Listener;
-use fcgi_core::supervisor::{Plan, Pool, Program, Size};
+use fcgi_core::scoreboard::Scoreboard;
+use fcgi_core::status;
+use fcgi_core::supervisor::{Plan, Pool, Program, Reception, Size};
 
 use crate::front::{BACKEND, Directory, Sockets};
 use crate::{Language, Options};
@@ -15,7 +18,7 @@ pub(crate) fn plan(
     workers: Size,
     mut listeners: Vec<Listener>,
     front: Option<Sockets>,
-) -> std::io::Result<(Plan, Option<Directory>)> {
+) -> anyhow::Result<(Plan, Option<Directory>)> {
     let program = Program::this();
     let mut pools = Vec::new();
     let mut kept = None;
@@ -29,12 +32,15 @@ pub(crate) fn plan(
             size: Size::fixed(1),
             max_memory: None,
             is_front: true,
+            reception: None,
             scoreboard: None,
             is_preloaded: false,
         });
         listeners.push(front.backend);
         kept = Some(front.directory);
     }
+    let scoreboard = options.scoreboard(workers.max)?;
+    let reception = reception(language, options, scoreboard.as_ref(), &listeners)?;
     pools.push(Pool {
         name: language.name.to_lowercase(),
         listeners,
@@ -42,8 +48,28 @@ pub(crate) fn plan(
         size: workers,
         max_memory: options.limits.max_memory.map(|bytes| bytes as u64),
         is_front: false,
-        scoreboard: options.scoreboard(workers.max)?,
+        reception,
+        scoreboard,
         is_preloaded: options.processes.preload,
     });
     Ok((Plan { pools, shutdown_timeout: Duration::from_secs(options.processes.shutdown_timeout) }, kept))
+}
+
+/// What the parent answers itself.
+fn reception(
+    language: &Language,
+    options: &Options,
+    scoreboard: Option<&Scoreboard>,
+    listeners: &[Listener],
+) -> anyhow::Result<Option<Reception>> {
+    let Some(scoreboard) = scoreboard else { return Ok(None) };
+    let copies = listeners.iter().map(|listener| listener.fd().try_clone()).collect::<Result<_, _>>()?;
+    let desk = options.desk(vec![status::Pool {
+        name: language.name.to_lowercase(),
+        manager: options.processes.manager(),
+        scoreboard: scoreboard.clone(),
+        listeners: copies,
+    }]);
+    let allowed = options.listening.allow_list()?;
+    Ok(desk.is_open().then(|| Reception { desk: Arc::new(desk), allowed }))
 }

@@ -112,9 +112,13 @@ impl Crew {
         }
         self.look_at_memory(now);
         self.let_idle_go(now);
+        if somebody_is_new {
+            self.lobby.somebody_serves(&self.channel);
+        }
         let nobody = self.workers.iter().all(|worker| !worker.stays());
-        let waits = self.lobby.look(&self.pool.listeners, &self.channel, nobody, self.policy.can_grow(), now);
-        if waits {
+        let can_grow = self.policy.can_grow();
+        let waits = self.lobby.look(&self.pool, &self.channel, nobody, can_grow, now);
+        if waits && can_grow {
             let starting = self.workers.iter().filter(|worker| worker.stage == Stage::Starting).count();
             self.policy.press(starting, now);
             if let (false, Some(scoreboard)) = (self.policy.can_grow(), &self.pool.scoreboard) {
@@ -124,9 +128,6 @@ impl Crew {
         self.start_missing(now);
         self.replace_spent(now);
         self.change_generation(now);
-        if somebody_is_new {
-            self.lobby.somebody_serves(&self.channel);
-        }
     }
 
     fn start_missing(&mut self, now: Instant) {
@@ -296,6 +297,8 @@ impl Crew {
         }
         // The workers have their own; what connects from now on is refused once they have closed them.
         self.pool.listeners.clear();
+        // It holds copies, to count what waits there.
+        self.pool.reception = None;
         self.lobby.close(&self.channel);
         self.dismiss_template();
         for worker in &mut self.workers {

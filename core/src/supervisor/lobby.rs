@@ -10,6 +10,8 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::RecvFlags;
 
+use super::Pool;
+use super::reception::Guest;
 use crate::handover::{Channel, Given};
 use crate::listener::Listener;
 
@@ -28,21 +30,16 @@ pub(super) struct Lobby {
     /// Since when connections have been seen waiting.
     waiting_since: Option<Instant>,
     next_look: Option<Instant>,
+    /// Connections that the parent may answer itself.
+    guests: Vec<Guest>,
     /// Connections that idle while nobody is there to hold them.
     held: Vec<Given>,
 }
 
 impl Lobby {
     /// Looks at what waits; whether it has waited too long. `nobody`: no worker is there. `can_grow`: one could be started.
-    pub(super) fn look(
-        &mut self,
-        listeners: &[Listener],
-        channel: &Channel,
-        nobody: bool,
-        can_grow: bool,
-        now: Instant,
-    ) -> bool {
-        if !can_grow {
+    pub(super) fn look(&mut self, pool: &Pool, channel: &Channel, nobody: bool, can_grow: bool, now: Instant) -> bool {
+        if !can_grow && pool.reception.is_none() {
             *self = Self { held: std::mem::take(&mut self.held), ..Self::default() };
             return false;
         }
@@ -51,7 +48,8 @@ impl Lobby {
         }
         if self.line.is_none() || self.with_channel == nobody {
             self.with_channel = !nobody;
-            self.line = line(listeners, (!nobody).then_some(channel));
+            // What is in the channel is for workers alone.
+            self.line = line(&pool.listeners, (!nobody && can_grow).then_some(channel));
         }
         if self.next_look.is_some_and(|at| at > now) {
             return false;
@@ -61,13 +59,22 @@ impl Lobby {
             self.waiting_since = None;
             return self.line.as_ref().is_some_and(|line| is_readable(line.as_fd())) | self.ask_held();
         }
-        if !self.line.as_ref().is_some_and(|line| is_readable(line.as_fd())) {
+        let guests = !self.guests.is_empty();
+        if let Some(reception) = &pool.reception {
+            reception.attend(&mut self.guests, channel, now);
+        }
+        if !guests && !self.line.as_ref().is_some_and(|line| is_readable(line.as_fd())) {
             self.waiting_since = None;
             return false;
         }
         let since = *self.waiting_since.get_or_insert(now);
         self.next_look = Some(now + LOOK);
-        now.saturating_duration_since(since) >= TOO_LONG
+        let too_long = now.saturating_duration_since(since) >= TOO_LONG;
+        if let (true, false, Some(reception)) = (too_long, can_grow, &pool.reception) {
+            reception.let_in(&mut self.guests, &pool.listeners, now);
+            reception.attend(&mut self.guests, channel, now);
+        }
+        too_long
     }
 
     /// Whether something has come on a connection that is held; those that were closed are let go.
@@ -92,6 +99,7 @@ impl Lobby {
         self.line = None;
         self.waiting_since = None;
         self.held.retain(|given| channel.give(given.socket.as_fd(), given.is_tcp).is_err());
+        self.guests.retain(|guest| !guest.leave(channel));
     }
 
     /// Nothing will be served any more but what has come.

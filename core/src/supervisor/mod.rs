@@ -24,8 +24,9 @@
 //! serve, those from before give their connections to them, finish what they have begun, and end. When these fail before they
 //! serve, those from before go on.
 //!
-//! In the order of reading: `control` (what both sides say), `link` (a worker's end), `worker` (one process), `template` (which forks them), `pool` (how many there should be),
-//! `lobby` (whether connections wait), `crew` (those that there are), `reload` (from one program to the next), `parent` (the loop).
+//! In the order of reading: `control` (what both sides say), `link` (a worker's end), `worker` (one process), `template`
+//! (which forks them), `pool` (how many there should be), `reception` (what the parent answers), `lobby` (whether connections
+//! wait), `crew` (those that there are), `reload` (from one program to the next), `parent` (the loop).
 
 pub(crate) mod control;
 mod crew;
@@ -33,6 +34,7 @@ pub(crate) mod link;
 mod lobby;
 mod parent;
 mod pool;
+mod reception;
 mod reload;
 mod template;
 mod worker;
@@ -45,6 +47,7 @@ use crate::scoreboard::Scoreboard;
 pub use link::Link;
 pub use parent::supervise;
 pub use pool::Size;
+pub use reception::Reception;
 pub use reload::Kept;
 pub use template::fork_workers;
 pub use worker::Program;
@@ -70,6 +73,8 @@ pub struct Pool {
     pub max_memory: Option<u64>,
     /// It stands before the other pools: they serve until it has ended.
     pub is_front: bool,
+    /// Answers while all workers are busy.
+    pub reception: Option<Reception>,
     /// Where its interpreters tell what they do.
     pub scoreboard: Option<Scoreboard>,
     /// Its workers are forked from a process that has loaded what they have in common, and is told by [`TEMPLATE`] that it

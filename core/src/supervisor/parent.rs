@@ -2,6 +2,7 @@
 
 use std::io;
 use std::process::Child;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -26,6 +27,12 @@ pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
     let mut crews: Vec<Crew> = Vec::new();
     for mut pool in plan.pools {
         if let Some(known) = pool.scoreboard.as_ref().and_then(|new| kept.scoreboard(&pool.name, new)) {
+            if let Some(desk) = pool.reception.as_mut().and_then(|reception| Arc::get_mut(&mut reception.desk)) {
+                desk.pools
+                    .iter_mut()
+                    .filter(|told| told.name == pool.name)
+                    .for_each(|told| told.scoreboard = known.clone());
+            }
             pool.scoreboard = Some(known);
         }
         let (workers, channel) = (kept.workers(&pool.name), kept.channel(&pool.name));
@@ -58,6 +65,7 @@ fn nobodys_pool() -> Pool {
         size: Size::fixed(0),
         max_memory: None,
         is_front: false,
+        reception: None,
         scoreboard: None,
         is_preloaded: false,
     }
