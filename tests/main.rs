@@ -1,5 +1,6 @@
 //! Whole programs, tested from outside: real sockets, real web servers, the real interpreter beside ours.
 //!
+//! * `forked`: requests in children of a warm interpreter
 //! * `fidelity`: every script in `scripts/` answers as under CGI, the first time and the tenth
 //! * `modes`: how the runner finds out what it is to be; errors of use
 //! * `scripts_by_name`: scripts that requests name, kept inside a root
@@ -66,6 +67,7 @@ mod examples;
 #[cfg(all(feature = "python", feature = "rhai"))]
 mod examples_alike;
 mod fidelity;
+mod forked;
 mod http;
 mod limits;
 #[cfg(feature = "python")]

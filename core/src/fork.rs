@@ -19,7 +19,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, waitpid};
+use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
 
 use crate::interpreter::{Interpreter, Requests, Setup};
 use crate::request::Request;
@@ -126,9 +126,8 @@ impl<W: Warm> Forking<W> {
                 status
             }
             Ok(Ended::Killed { signal, said }) => {
-                let name =
-                    Signal::from_named_raw(signal).map_or_else(|| signal.to_string(), |name| format!("{name:?}"));
-                tracing::warn!("{shown} was killed by the signal {name}");
+                let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal without a name");
+                tracing::warn!("{shown} was killed by {name}");
                 request.answer_with_error("500 Internal Server Error", &said);
                 128 + signal as u32
             }
