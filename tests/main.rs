@@ -1,5 +1,6 @@
 //! Whole programs, tested from outside: real sockets, real web servers, the real interpreter beside ours.
 //!
+//! * `audit`: what scripts leave behind
 //! * `forked`: requests in children of a warm interpreter
 //! * `fidelity`: every script in `scripts/` answers as under CGI, the first time and the tenth
 //! * `modes`: how the runner finds out what it is to be; errors of use
@@ -53,6 +54,7 @@ mod affinity;
 mod applications;
 #[cfg(feature = "python")]
 mod asgi;
+mod audit;
 mod changes;
 mod command;
 #[cfg(all(feature = "python", feature = "rhai"))]

@@ -40,6 +40,8 @@ pub struct Setup {
     pub several_processes: bool,
     /// What separates one request from the next.
     pub isolation: Isolation,
+    /// What scripts leave behind is to be [found](crate::audit::found).
+    pub audit: bool,
     /// Bytes that one interpreter may use.
     pub memory_limit: Option<usize>,
     /// How long requests that are running may go on once the process is told to stop.

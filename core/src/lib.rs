@@ -16,7 +16,7 @@
 //! * [`request`]: what a program sees and says.
 //! * [`cgi`]: the same request type for a process that was started for one request.
 //! * [`script`], [`interpreter`], [`child`]: which file a request runs, the seam to a language, child processes of scripts.
-//! * [`fork`]: requests that run in processes of their own.
+//! * [`fork`], [`audit`]: requests that run in processes of their own; what scripts leave behind.
 //! * [`client`], [`response`]: the web server's side.
 //! * [`signals`], [`thread`]: what stops a server; threads that each have a working directory.
 //! * [`watchdog`]: requests that run too long.
@@ -42,6 +42,7 @@
 pub mod access_log;
 pub mod address;
 pub mod affinity;
+pub mod audit;
 pub mod cgi;
 pub mod child;
 pub mod client;

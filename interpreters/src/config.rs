@@ -35,7 +35,7 @@ const LANGUAGE: &str = "language";
 const POOL: &str = "pool";
 const OTHERS: [&str; 4] = [SCRIPT, ARGUMENTS, INTERPRETER_OPTIONS, LANGUAGE];
 /// Options that make no sense in a file.
-const NO_KEYS: [&str; 7] = ["help", "version", "config", "check-config", "print-config", "pool", "daemonize"];
+const NO_KEYS: [&str; 8] = ["help", "version", "config", "check", "check-config", "print-config", "pool", "daemonize"];
 /// Options that two pools cannot share.
 const OF_A_POOL: [&str; 2] = ["listen", "http"];
 /// Options that are the parent's, which all pools share.

@@ -3,6 +3,7 @@
 //! A runner is [`main`] with its language: options -> mode -> run -> exit status.
 
 mod accounts;
+mod check;
 mod command_line;
 mod config;
 mod front;

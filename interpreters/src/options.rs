@@ -130,6 +130,9 @@ impl Options {
                 "--threads is not for --isolation fork: a process with threads cannot be forked (give --workers)"
             ));
         }
+        if self.serving.audit && (self.processes.threads > 1 || self.serving.isolation == Level::Fork) {
+            wrong.push(anyhow!("--audit looks at one request at a time of one interpreter: it goes with neither --threads nor --isolation fork"));
+        }
         if let Some(directory) = self.serving.static_dir.as_ref().filter(|directory| !directory.is_dir()) {
             wrong.push(anyhow!("{} is not a directory (--static)", directory.display()));
         }

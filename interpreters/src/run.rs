@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use fcgi_core::audit::Audited;
 use fcgi_core::http::Site;
 use fcgi_core::inherit::{self, Passed};
 use fcgi_core::interpreter::{Requests, serve_all};
@@ -21,7 +22,7 @@ use crate::command_line::Asked;
 use crate::line::Line;
 use crate::mode::{self, Mode};
 use crate::options::System;
-use crate::{Language, Options, Preload, front, log, parent, print_config, scripts, system};
+use crate::{Language, Options, Preload, check, front, log, parent, print_config, scripts, system};
 
 /// What was asked for, and by whom.
 struct Order<'a> {
@@ -40,6 +41,10 @@ pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow:
         return Ok(0);
     }
     let mut order = Order { language, options, line };
+    if options.serving.check {
+        log::start(options, true);
+        return check::run(language, setup(&order));
+    }
     if mode::serves(options) || scripts::needs_none(language.known(), &order.line) {
         if let Some(option) = &order.line.last {
             bail!("requests are for a script, not for what {} names", option.display());
@@ -92,6 +97,7 @@ fn setup(order: &Order<'_>) -> Setup {
         display_errors: options.serving.display_errors,
         shared_process: options.processes.threads > 1,
         isolation: options.serving.isolation.into(),
+        audit: options.serving.audit,
         memory_limit: options.limits.memory_limit,
         shutdown_timeout: Duration::from_secs(options.processes.shutdown_timeout),
         request_timeout: options.limits.request_timeout,
@@ -306,6 +312,9 @@ fn serve_begun(
     }
     let one = || -> anyhow::Result<()> {
         let mut interpreter = (language.interpreter)(setup.clone())?;
+        if setup.audit {
+            interpreter = Box::new(Audited::new(interpreter));
+        }
         let requests = Requests::new(server.clone(), scripts.clone());
         serve_all(&mut *interpreter, requests).context("cannot serve any further")
     };

@@ -79,6 +79,7 @@ impl Engine {
         let line = CommandLine::parse(&setup.own).map_err(|wrong| anyhow::anyhow!("{wrong} (--help tells more)"))?;
         context::with(|c| {
             c.shared_process.set(setup.shared_process);
+            c.audited.set(setup.audit);
             *c.watched.borrow_mut() = setup.watchdog.as_ref().map(timeout::watch);
         });
         let state = State::new(&setup, line.ignore_environment)?;

@@ -9,6 +9,7 @@ use std::ptr;
 
 use super::ffi::{self, LIBRARIES, LUA_REGISTRYINDEX, lua_State};
 
+use super::audit;
 use super::context::Context;
 use super::pristine::{self, Entries, Shape};
 use super::stdio::FILE_HANDLE;
@@ -115,6 +116,9 @@ impl Baseline {
                 }
                 ffi::lua_rawgeti(l, -1, 2 * at as i64 + 1);
                 ffi::lua_rawgeti(l, -2, 2 * at as i64 + 2);
+                if context.audited.get() {
+                    audit::tell_of_library(l, at);
+                }
                 restore_table(l, table.size);
                 ffi::lua_pop(l, 1);
                 clear_metatable(l);

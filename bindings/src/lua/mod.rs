@@ -27,6 +27,7 @@
 
 mod accept;
 mod application;
+mod audit;
 mod command_line;
 mod context;
 mod devices;

@@ -12,6 +12,7 @@ use fcgi_core::interpreter::Setup;
 use fcgi_core::script::Cache;
 
 use super::application::Application;
+use super::audit;
 use super::context;
 use super::functions;
 use super::isolation::{self, Baseline};
@@ -190,6 +191,10 @@ impl State {
         self.owned.limit_memory(memory_limit);
         context::with(|c| c.texts.set(self.baseline.texts().map(NonNull::from)));
         timeout::reset(self.l);
+        if context::with(|c| c.audited.get()) {
+            // SAFETY: no function is active in the state.
+            unsafe { audit::remember_modules(self.l) };
+        }
     }
 
     /// The script has ended; whether its memory was out meanwhile.
@@ -269,6 +274,9 @@ impl State {
         // SAFETY: the state is this thread's, no function is active in it; running out of memory here ends the process.
         unsafe {
             ffi::lua_settop(self.l, 0);
+            if context::with(|c| c.audited.get()) {
+                audit::tell_of_modules(self.l);
+            }
             context::with(|c| {
                 if modules::any_native() {
                     // C code can set the default files unseen.

@@ -90,8 +90,12 @@ impl Engine {
         let arguments: PyResult<Vec<_>> =
             setup.arguments.iter().map(|argument| ffi::decode(py, argument.as_bytes())).collect();
         let stdio = Py::new(py, Stdio::new(setup.shared_process))?;
-        let module = if setup.shared_process { "fcgi._threads" } else { "fcgi._script" };
-        let script = py.import(module)?.getattr("Script")?.call1((arguments?, &stdio))?;
+        let (module, class) = match () {
+            () if setup.shared_process => ("fcgi._threads", "Script"),
+            () if setup.audit => ("fcgi._audit", "Audited"),
+            () => ("fcgi._script", "Script"),
+        };
+        let script = py.import(module)?.getattr(class)?.call1((arguments?, &stdio))?;
         let method = |name| script.getattr(name).map(Bound::unbind);
         let run = py.import("fcgi._fcgi")?.getattr("run")?.unbind();
         let scripts = Scripts {

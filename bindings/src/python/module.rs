@@ -29,6 +29,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run, module)?)?;
     module.add_function(wrap_pyfunction!(forked, module)?)?;
     module.add_function(wrap_pyfunction!(is_forked, module)?)?;
+    module.add_function(wrap_pyfunction!(audited, module)?)?;
     module.add_function(wrap_pyfunction!(interrupt, module)?)?;
     module.add("RequestTimeout", py.get_type::<timeout::RequestTimeout>())?;
     module.add_function(wrap_pyfunction!(limited, module)?)?;
@@ -72,6 +73,12 @@ fn is_forked() -> bool {
     descriptors::is_forked()
 }
 
+/// Notes something that a script has changed (`--audit`).
+#[pyfunction]
+fn audited(what: String, stays: bool) {
+    fcgi_core::audit::found(what, stays);
+}
+
 /// Lets a thread meet an exception at its next instruction.
 #[pyfunction]
 fn interrupt(thread: std::ffi::c_ulong, exception: &Bound<'_, PyAny>) {
@@ -99,6 +106,7 @@ pub(super) mod sources {
         ("fcgi._asgi", false, include_str!("../../python/fcgi/_asgi.py")),
         ("fcgi._script", false, include_str!("../../python/fcgi/_script.py")),
         ("fcgi._application", false, include_str!("../../python/fcgi/_application.py")),
+        ("fcgi._audit", false, include_str!("../../python/fcgi/_audit.py")),
         ("fcgi._ends", false, include_str!("../../python/fcgi/_ends.py")),
         ("fcgi._files", false, include_str!("../../python/fcgi/_files.py")),
         ("fcgi._flup", false, include_str!("../../python/fcgi/_flup.py")),

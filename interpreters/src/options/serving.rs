@@ -26,6 +26,15 @@ pub(crate) struct Serving {
     #[arg(long, value_name = "LEVEL", default_value = "globals")]
     pub(crate) isolation: Level,
 
+    /// Say in the log what each script leaves behind: what was put back, and what stays (development and staging)
+    #[arg(long)]
+    pub(crate) audit: bool,
+
+    /// Serve nothing: run the script for two empty GET requests, and tell what of it differs from CGI. Exit status: 0
+    /// nothing, 1 something stays for the next request, 2 the script fails
+    #[arg(long)]
+    pub(crate) check: bool,
+
     /// Show in error pages what went wrong (never where strangers can see it)
     #[arg(long)]
     pub(crate) display_errors: bool,
