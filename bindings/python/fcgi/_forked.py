@@ -190,7 +190,7 @@ class Forked:
         after = self.surroundings()
         sys.stdout.flush()
         sys.stderr.flush()
-        changed = _fcgi.restore_all(dictionaries)
+        changed = _fcgi.restore_all([], [], dictionaries)
         return before == after and not changed and not Watched.looked and os.fstat(said).st_size == 0
 
     @staticmethod
