@@ -14,6 +14,7 @@
 //! * `conformance`: the same programs in all languages, started in all ways
 //! * `command_line`: the command line of `lua`, beside the real one
 //! * `changes`: scripts that change on disk, or are broken
+//! * `system`: users, limits, environment, log, the service manager
 //! * `status`: status pages and ping
 //! * `workers`: processes, threads, signals, stopping
 //! * `pools`: how many processes serve, when they are replaced, what becomes of their connections
@@ -112,4 +113,5 @@ mod servers;
 #[cfg(all(feature = "python", feature = "rhai"))]
 mod shape;
 mod status;
+mod system;
 mod workers;

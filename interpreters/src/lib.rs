@@ -11,14 +11,17 @@ mod languages;
 mod line;
 mod log;
 mod mode;
+mod notify;
 mod options;
 mod parent;
+mod pid_file;
 mod print_config;
 #[cfg(feature = "_python")]
 mod python;
 mod rlimits;
 mod run;
 mod scripts;
+mod service;
 mod system;
 
 use std::ffi::OsString;

@@ -25,7 +25,7 @@ use fcgi_core::{Affinity, ServerConfig};
 pub(crate) use configuration::Configuration;
 pub(crate) use limits::Limits;
 pub(crate) use listening::Listening;
-pub(crate) use logging::Logging;
+pub(crate) use logging::{Format, Logging, Target};
 pub(crate) use processes::Processes;
 pub(crate) use roles::Roles;
 pub(crate) use serving::{Level, Serving};
@@ -138,6 +138,16 @@ impl Options {
         }
         if self.system.chroot.is_some() && self.listening.http.is_some() {
             wrong.push(anyhow!("--chroot does not go with --http, which looks at files from outside"));
+        }
+        if self.system.chroot.is_some() && self.processes.preload {
+            wrong.push(anyhow!("--chroot does not go with --preload, which looks at files from outside"));
+        }
+        if let (Target::Journald, Some(root)) = (&self.logging.log_to, &self.system.chroot)
+            && !root.join("run/systemd/journal/socket").exists()
+        {
+            wrong.push(anyhow!(
+                "--log-to journald needs run/systemd/journal/socket below --chroot: bind it there, or log elsewhere"
+            ));
         }
         wrong.extend(self.system.check());
         wrong

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fcgi_core::Listener;
 use fcgi_core::scoreboard::Scoreboard;
 use fcgi_core::status;
-use fcgi_core::supervisor::{Plan, Pool, Program, Reception, Size};
+use fcgi_core::supervisor::{Nobody, Plan, Pool, Program, Reception, Size};
 
 use crate::front::{BACKEND, Directory, Sockets};
 use crate::{Language, Options};
@@ -52,7 +52,8 @@ pub(crate) fn plan(
         scoreboard,
         is_preloaded: options.processes.preload,
     });
-    Ok((Plan { pools, shutdown_timeout: Duration::from_secs(options.processes.shutdown_timeout) }, kept))
+    let shutdown_timeout = Duration::from_secs(options.processes.shutdown_timeout);
+    Ok((Plan { pools, shutdown_timeout, observer: Box::new(Nobody), environment: Vec::new() }, kept))
 }
 
 /// What the parent answers itself.

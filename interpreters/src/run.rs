@@ -1,5 +1,6 @@
 //! One function for each mode.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -22,6 +23,7 @@ use crate::command_line::Asked;
 use crate::line::Line;
 use crate::mode::{self, Mode};
 use crate::options::System;
+use crate::service::Service;
 use crate::{Language, Options, Preload, check, front, log, parent, print_config, scripts, system};
 
 /// What was asked for, and by whom.
@@ -29,6 +31,8 @@ struct Order<'a> {
     language: &'a Language,
     options: &'a Options,
     line: Line,
+    /// Of a process that serves alone, until it serves.
+    service: RefCell<Option<Service>>,
 }
 
 /// Does what the command line and the surroundings ask for; gives the exit status.
@@ -40,9 +44,9 @@ pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow:
         print!("{}", print_config::print(language.known(), options, &line, server)?);
         return Ok(0);
     }
-    let mut order = Order { language, options, line };
+    let mut order = Order { language, options, line, service: RefCell::new(None) };
     if options.serving.check {
-        log::start(options, true);
+        log::start(options, true, false)?;
         return check::run(language, setup(&order));
     }
     if mode::serves(options) || scripts::needs_none(language.known(), &order.line) {
@@ -58,7 +62,8 @@ pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow:
         system::settle_environment(&options.system)?;
     }
     let mode = mode::find(options)?;
-    log::start(options, matches!(mode, Mode::Serve { .. } | Mode::Worker(_)));
+    let serves = matches!(mode, Mode::Serve { .. } | Mode::Worker(_));
+    log::start(options, serves, matches!(mode, Mode::Worker(_)))?;
     match mode {
         Mode::Serve { listeners, kept } => serve(&order, listeners, kept).map(|()| 0),
         Mode::Worker(passed) => work(&order, passed).map(|()| 0),
@@ -85,7 +90,7 @@ pub(crate) fn check(asked: &Asked) -> Vec<anyhow::Error> {
 }
 
 fn setup(order: &Order<'_>) -> Setup {
-    let Order { language, options, line } = order;
+    let Order { language, options, line, .. } = order;
     Setup {
         program: line.whole.first().cloned().unwrap_or_else(|| OsString::from(language.program)),
         command_line: line.whole.clone(),
@@ -130,6 +135,10 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
     // The front has threads, and a process with threads cannot be forked.
     let forks_behind_front = options.listening.http.is_some() && setup(order).isolation == Isolation::Fork;
     let Some(workers) = options.processes.workers.or(forks_behind_front.then_some(Size::fixed(1))) else {
+        if kept.is_trial() {
+            bail!("a server without --workers cannot be reloaded: start it anew");
+        }
+        order.service.replace(Some(Service::start(&options.system)?));
         let mut stop = signals::catch().context("cannot catch signals")?;
         let mut front = None;
         if let Some(sockets) = front::Sockets::open(options, &mut kept)? {
@@ -151,7 +160,11 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
     if kept.is_trial() {
         return Ok(());
     }
-    let (plan, _directory) = parent::plan(order.language, options, workers, listeners, front)?;
+    let service = Service::start(&options.system)?;
+    let mut environment = service.environment();
+    environment.extend(log::carry_workers()?);
+    let (mut plan, _directory) = parent::plan(order.language, options, workers, listeners, front)?;
+    (plan.observer, plan.environment) = (Box::new(service), environment);
     Ok(supervisor::supervise(plan, kept, heard)?)
 }
 
@@ -164,6 +177,8 @@ fn fork_workers(order: &Order<'_>, mut passed: Passed) -> anyhow::Result<()> {
     let scoreboard = passed.descriptor("scoreboard")?;
     let preload = preload_of(order.language)?;
     let scripts = begin(order)?;
+    // What is loaded is its user's.
+    system::enter(&order.options.system)?;
     (preload.load)(&setup(order))?;
     link.say_ready();
     // Signals to stop have been held back since it was started. Only workers hear them.
@@ -307,6 +322,7 @@ fn serve_begun(
     }
     let server = Arc::new(builder.start().context("cannot start to serve")?);
     server.attend_parent().context("cannot start a thread")?;
+    let _service = order.service.take().map(Service::serve_alone).transpose()?;
     if !forks && (language.event_loop)(&setup, &server)? {
         return Ok(());
     }

@@ -5,6 +5,7 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anyhow::Context;
 use nix::unistd::{Gid, Uid, chroot, getegid, geteuid, getgroups, setgroups, setresgid, setresuid};
@@ -14,6 +15,7 @@ use rustix::process::{
 
 use crate::options::System;
 
+static ENTERED: AtomicBool = AtomicBool::new(false);
 /// Says that the environment is as scripts are to have it.
 const SETTLED: &str = "FCGI_ENVIRONMENT";
 /// What the server itself is told by its environment, and takes out of it.
@@ -34,6 +36,10 @@ const OURS_BEGIN: &str = "FCGI_";
 /// # Errors
 /// What the system refuses, with the option that asked for it.
 pub(crate) fn enter(system: &System) -> anyhow::Result<()> {
+    // Workers that are forked from a process that has entered are there.
+    if ENTERED.swap(true, Relaxed) {
+        return Ok(());
+    }
     for limit in &system.rlimit {
         limit.set()?;
     }

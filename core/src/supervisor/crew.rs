@@ -267,6 +267,12 @@ impl Crew {
         self.workers.push(template);
     }
 
+    /// Whether requests are served: by one worker at least, where there are to be any; after a reload by a new one.
+    pub(super) fn serves(&self) -> bool {
+        let is_ready = |worker: &Worker| worker.stage == Stage::Ready && !worker.is_old;
+        self.policy.wanted() == 0 || self.workers.iter().any(is_ready)
+    }
+
     /// When the new workers serve, those from before may go.
     fn change_generation(&mut self, now: Instant) {
         let ready = self.workers.iter().filter(|worker| !worker.is_old && worker.stage == Stage::Ready).count();

@@ -32,6 +32,7 @@ pub(crate) mod control;
 mod crew;
 pub(crate) mod link;
 mod lobby;
+mod observer;
 mod parent;
 mod pool;
 mod reception;
@@ -39,12 +40,14 @@ mod reload;
 mod template;
 mod worker;
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::listener::Listener;
 use crate::scoreboard::Scoreboard;
 
 pub use link::Link;
+pub use observer::{Nobody, Observer};
 pub use parent::supervise;
 pub use pool::Size;
 pub use reception::Reception;
@@ -85,6 +88,10 @@ pub struct Pool {
 /// What a parent looks after.
 #[derive(Debug)]
 pub struct Plan {
+    /// Who is told what happens.
+    pub observer: Box<dyn Observer>,
+    /// What the environment of the program that the parent becomes by a reload has besides its own.
+    pub environment: Vec<(OsString, OsString)>,
     /// The pools.
     pub pools: Vec<Pool>,
     /// How long requests that are running may go on once the parent is told to stop gracefully, or a worker to retire.

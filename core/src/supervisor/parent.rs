@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::crew::Crew;
 use super::reload::{self, Kept};
 use super::worker::Program;
-use super::{Plan, Pool, QUICK, Size};
+use super::{Nobody, Observer, Plan, Pool, QUICK, Size};
 use crate::listener::Listener;
 use crate::signals::Heard;
 
@@ -47,9 +47,22 @@ pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
     for crew in &mut crews {
         crew.begin()?;
     }
-    let program = Program::this();
+    let mut program = Program::this();
+    program.environment.extend(plan.environment);
     let shutdown_timeout = plan.shutdown_timeout;
-    let mut parent = Parent { crews, heard, program, shutdown_timeout, no_longer_listened_on, trial: None, stop: None };
+    let observer = plan.observer;
+    let mut parent = Parent {
+        crews,
+        heard,
+        program,
+        shutdown_timeout,
+        no_longer_listened_on,
+        trial: None,
+        stop: None,
+        observer,
+        has_served: false,
+        look_again: None,
+    };
     while parent.look_after() {
         parent.wait()?;
     }
@@ -82,6 +95,11 @@ struct Parent {
     /// The new program, being tried.
     trial: Option<Child>,
     stop: Option<Stop>,
+    observer: Box<dyn Observer>,
+    /// The observer knows that workers serve.
+    has_served: bool,
+    /// When the observer wants to be asked again.
+    look_again: Option<Instant>,
 }
 
 /// The parent has been told to stop.
@@ -105,6 +123,7 @@ impl Parent {
         }
         self.go_on_with_reload();
         self.go_on_with_stop(now);
+        self.tell_observer();
         self.stop.is_none() || !self.crews.iter().all(Crew::is_empty)
     }
 
@@ -131,13 +150,17 @@ impl Parent {
         let (int, term) = (heard(Signal::SIGINT), heard(Signal::SIGTERM));
         let (quit, winch) = (heard(Signal::SIGQUIT), heard(Signal::SIGWINCH) && !has_terminal());
         let (hup, usr2) = (heard(Signal::SIGHUP), heard(Signal::SIGUSR2));
-        let _ = (heard(Signal::SIGCHLD), heard(Signal::SIGUSR1));
+        let _ = heard(Signal::SIGCHLD);
+        if heard(Signal::SIGUSR1) {
+            self.observer.reopens_log();
+        }
         if int && self.stop.is_some() {
             for crew in &self.crews {
                 crew.kill();
             }
             // Ends are the system's now; sockets' files are ours.
             self.crews.clear();
+            self.observer = Box::new(Nobody);
             std::process::exit(INTERRUPTED);
         }
         if int || term {
@@ -149,9 +172,21 @@ impl Parent {
         }
     }
 
+    fn tell_observer(&mut self) {
+        if !self.has_served && self.stop.is_none() && self.crews.iter().all(Crew::serves) {
+            self.has_served = true;
+            self.observer.serves();
+        }
+        let workers = self.crews.iter().map(|crew| crew.workers().len()).sum();
+        self.look_again = self.observer.looks(workers);
+    }
+
     /// Begins to stop, or to stop sooner.
     fn stop(&mut self, patience: Duration) {
         let deadline = Instant::now() + patience;
+        if self.stop.is_none() {
+            self.observer.stops();
+        }
         if self.stop.as_ref().is_none_or(|stop| stop.deadline > deadline) {
             self.stop = Some(Stop { patience, deadline, has_killed: false });
         }
@@ -186,9 +221,13 @@ impl Parent {
             // What it has read may be what has changed since.
             let _ = earlier.kill().and_then(|()| earlier.wait());
         }
+        self.observer.reloads();
         match reload::start_trial(&self.program, &self.crews) {
             Ok(child) => self.trial = Some(child),
-            Err(e) => tracing::error!("cannot reload: {}: {e}", self.program.path.display()),
+            Err(e) => {
+                tracing::error!("cannot reload: {}: {e}", self.program.path.display());
+                self.observer.serves();
+            }
         }
     }
 
@@ -202,6 +241,7 @@ impl Parent {
         }
         if !status.success() {
             tracing::error!("not reloaded: what is new does not start ({status}); all goes on as before");
+            self.observer.serves();
             return;
         }
         tracing::info!("reloading");
@@ -209,8 +249,10 @@ impl Parent {
             crew.put_back();
             crew.dismiss_template();
         }
+        self.observer.becomes_new();
         let why = reload::become_new(&self.program, &self.crews);
         tracing::error!("not reloaded: {}: {why}", self.program.path.display());
+        self.observer.serves();
     }
 
     /// Waits until something happens, or is to be done.
@@ -221,7 +263,7 @@ impl Parent {
         let now = Instant::now();
         let times = self.crews.iter().filter_map(|crew| crew.next_look(now));
         let deadline = self.stop.iter().filter(|stop| !stop.has_killed).map(|stop| stop.deadline);
-        let timeout = times.chain(deadline).min().map(|at| at.saturating_duration_since(now));
+        let timeout = times.chain(deadline).chain(self.look_again).min().map(|at| at.saturating_duration_since(now));
         let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
