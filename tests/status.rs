@@ -111,6 +111,43 @@ fn threads() {
     check(&["--threads", "2"], "none");
 }
 
+/// What an HTTP server at this address says of the status.
+fn by_http(address: &str, uri: &str) -> String {
+    let mut socket = connect(address);
+    socket.write_all(format!("GET {uri} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut socket, &mut text).unwrap();
+    text
+}
+
+#[test]
+fn a_socket_of_its_own_while_everybody_is_busy() {
+    for workers in [&["--workers", "1"][..], &[]] {
+        let place = Directory::new();
+        let status = place.socket("status");
+        let mut busy = Busy::start(&[workers, &["--status-listen", &status]].concat());
+        // The only interpreter works; this is somebody else.
+        assert_eq!(ask(&status, "/ping"), "pong");
+        assert_eq!(json(&status, "&full")["processes"][0]["request uri"], "/slow?x=<\"1\">");
+        let page = by_http(&status, "/status?json");
+        assert!(page.starts_with("HTTP/1.1 200 OK\r\n") && page.contains("\"active processes\":1"), "{page}");
+        assert!(by_http(&status, "/other").starts_with("HTTP/1.1 404 "));
+        busy.finish();
+        if !workers.is_empty() {
+            // The socket outlives a reload, and so does what was counted.
+            busy._runner.signal("HUP");
+            let end = Instant::now() + Duration::from_secs(60);
+            let pid = || json(&status, "&full")["processes"][0]["pid"].as_u64();
+            let before = pid();
+            while pid() == before || pid().is_none() {
+                assert!(Instant::now() < end, "not reloaded");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert_eq!(json(&status, "")["accepted conn"], 1);
+        }
+    }
+}
+
 #[test]
 fn other_paths_are_the_scripts() {
     let directory = Directory::new();

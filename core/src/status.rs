@@ -7,6 +7,7 @@ mod html;
 mod json;
 mod openmetrics;
 mod text;
+pub mod window;
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime};

@@ -73,7 +73,7 @@ pub(crate) fn find(options: &Options) -> anyhow::Result<Mode> {
 }
 
 /// The socket of an address: the one that is open, or a new one.
-fn open(address: &Address, options: &Options, kept: &mut Kept) -> anyhow::Result<Listener> {
+pub(crate) fn open(address: &Address, options: &Options, kept: &mut Kept) -> anyhow::Result<Listener> {
     Ok(match kept.listener(&address.to_string()) {
         Some(listener) => listener,
         None => Listener::bind_for(address, &options.system.access())?,

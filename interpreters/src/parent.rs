@@ -18,6 +18,7 @@ pub(crate) fn plan(
     workers: Size,
     mut listeners: Vec<Listener>,
     front: Option<Sockets>,
+    status_socket: Option<Listener>,
 ) -> anyhow::Result<(Plan, Option<Directory>)> {
     let program = Program::this();
     let mut pools = Vec::new();
@@ -41,6 +42,8 @@ pub(crate) fn plan(
     }
     let scoreboard = options.scoreboard(workers.max)?;
     let reception = reception(language, options, scoreboard.as_ref(), &listeners)?;
+    let answers_at = status_socket.as_ref().map(|socket| Listener::inherited(socket.fd().try_clone()?)).transpose()?;
+    pools.extend(status_socket.map(nobodys));
     pools.push(Pool {
         name: language.name.to_lowercase(),
         listeners,
@@ -53,7 +56,22 @@ pub(crate) fn plan(
         is_preloaded: options.processes.preload,
     });
     let shutdown_timeout = Duration::from_secs(options.processes.shutdown_timeout);
-    Ok((Plan { pools, shutdown_timeout, observer: Box::new(Nobody), environment: Vec::new() }, kept))
+    Ok((Plan { pools, shutdown_timeout, observer: Box::new(Nobody), environment: Vec::new(), answers_at }, kept))
+}
+
+/// Where the parent alone answers: a pool without workers keeps the socket over reloads.
+fn nobodys(socket: Listener) -> Pool {
+    Pool {
+        name: "status".to_owned(),
+        listeners: vec![socket],
+        program: Program::this(),
+        size: Size::fixed(0),
+        max_memory: None,
+        is_front: false,
+        reception: None,
+        scoreboard: None,
+        is_preloaded: false,
+    }
 }
 
 /// What the parent answers itself.

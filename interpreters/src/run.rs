@@ -149,6 +149,11 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
             stop = has_stopped;
         }
         let scoreboard = options.scoreboard(1)?;
+        if let (Some(listener), Some(scoreboard)) = (status_socket(options, &mut kept)?, &scoreboard) {
+            let desk = Arc::new(options.desk(vec![status_of(order, scoreboard, &listeners)?]));
+            status::window::Window::open(listener, options.listening.allow_list()?, desk)
+                .context("cannot start a thread")?;
+        }
         serve_here(order, listeners, Some(stop), scoreboard, None)?;
         if let Some((front, _directory)) = front {
             front.stop();
@@ -157,13 +162,14 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
     };
     let heard = Heard::catch().context("cannot catch signals")?;
     let front = front::Sockets::open(options, &mut kept)?;
+    let status_socket = status_socket(options, &mut kept)?;
     if kept.is_trial() {
         return Ok(());
     }
     let service = Service::start(&options.system)?;
     let mut environment = service.environment();
     environment.extend(log::carry_workers()?);
-    let (mut plan, _directory) = parent::plan(order.language, options, workers, listeners, front)?;
+    let (mut plan, _directory) = parent::plan(order.language, options, workers, listeners, front, status_socket)?;
     (plan.observer, plan.environment) = (Box::new(service), environment);
     Ok(supervisor::supervise(plan, kept, heard)?)
 }
@@ -248,21 +254,28 @@ fn site(scripts: Scripts) -> anyhow::Result<Site> {
     })
 }
 
+/// The socket for the status alone, if there is to be one.
+fn status_socket(options: &Options, kept: &mut Kept) -> anyhow::Result<Option<Listener>> {
+    let address = options.watching.status_listen.as_ref();
+    address.map(|address| mode::open(address, options, kept)).transpose()
+}
+
+/// What the status tells of this pool.
+fn status_of(order: &Order<'_>, scoreboard: &Scoreboard, listeners: &[Listener]) -> anyhow::Result<status::Pool> {
+    let copies: Result<_, _> = listeners.iter().map(|listener| listener.as_fd().try_clone_to_owned()).collect();
+    Ok(status::Pool {
+        name: order.language.name.to_lowercase(),
+        manager: order.options.processes.manager(),
+        scoreboard: scoreboard.clone(),
+        listeners: copies?,
+    })
+}
+
 /// What the server is to keep for those who watch it.
 fn books(order: &Order<'_>, scoreboard: Option<Scoreboard>, listeners: &[Listener]) -> anyhow::Result<Books> {
     let Order { language, options, .. } = order;
-    let mut pools = Vec::new();
-    if let Some(scoreboard) = &scoreboard {
-        pools.push(status::Pool {
-            name: language.name.to_lowercase(),
-            manager: options.processes.manager(),
-            scoreboard: scoreboard.clone(),
-            listeners: listeners
-                .iter()
-                .map(|listener| listener.as_fd().try_clone_to_owned())
-                .collect::<Result<_, _>>()?,
-        });
-    }
+    let pool = scoreboard.as_ref().map(|scoreboard| status_of(order, scoreboard, listeners)).transpose()?;
+    let pools = pool.into_iter().collect();
     let desk = options.desk(pools);
     let measures_cost = scoreboard.is_some();
     let access_log = options.watching.access_log(&language.name.to_lowercase())?.map(Arc::new);

@@ -76,7 +76,7 @@ fn the_end_is_told_before_the_rest_has_come() {
 fn unknown_roles_are_refused() {
     let app = App::new();
     let mut client = app.connect();
-    for role in [0, 4, 99, 0x0101, 0xFFFF] {
+    for role in [0, 5, 99, 0x0101, 0xFFFF] {
         let wire =
             Wire::new().begin(1, role, KEEP).params(1, &[("TEST", "hello")]).stream(STDIN, 1, b"x").end(STDIN, 1);
         client.send(&wire);

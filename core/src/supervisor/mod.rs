@@ -96,4 +96,6 @@ pub struct Plan {
     pub pools: Vec<Pool>,
     /// How long requests that are running may go on once the parent is told to stop gracefully, or a worker to retire.
     pub shutdown_timeout: Duration,
+    /// Where a thread of the parent answers what its pools' receptions do.
+    pub answers_at: Option<Listener>,
 }

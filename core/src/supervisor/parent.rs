@@ -15,6 +15,7 @@ use super::worker::Program;
 use super::{Nobody, Observer, Plan, Pool, QUICK, Size};
 use crate::listener::Listener;
 use crate::signals::Heard;
+use crate::status::window::Window;
 
 /// The exit status of a process that a second SIGINT ends, as shells report it.
 const INTERRUPTED: i32 = 130;
@@ -47,6 +48,12 @@ pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
     for crew in &mut crews {
         crew.begin()?;
     }
+    let reception = crews.iter().find_map(|crew| crew.pool.reception.as_ref());
+    let window = plan
+        .answers_at
+        .zip(reception)
+        .map(|(listener, reception)| Window::open(listener, reception.allowed.clone(), reception.desk.clone()));
+    let window = window.transpose()?;
     let mut program = Program::this();
     program.environment.extend(plan.environment);
     let shutdown_timeout = plan.shutdown_timeout;
@@ -62,6 +69,7 @@ pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
         observer,
         has_served: false,
         look_again: None,
+        window,
     };
     while parent.look_after() {
         parent.wait()?;
@@ -100,6 +108,7 @@ struct Parent {
     has_served: bool,
     /// When the observer wants to be asked again.
     look_again: Option<Instant>,
+    window: Option<Window>,
 }
 
 /// The parent has been told to stop.
@@ -250,6 +259,7 @@ impl Parent {
             crew.dismiss_template();
         }
         self.observer.becomes_new();
+        let _nothing_is_accepted = self.window.as_ref().map(Window::pause);
         let why = reload::become_new(&self.program, &self.crews);
         tracing::error!("not reloaded: {}: {why}", self.program.path.display());
         self.observer.serves();

@@ -61,6 +61,7 @@ fn every_key_is_the_option_of_its_name() {
         let language = language_with(&key);
         let needs = match key.as_str() {
             "static" | "answer-timeout" | "authorizer" | "logger" => "http = \"1\"\n",
+            "status-listen" => "status = \"/status\"\n",
             "ping-response" => "ping = \"/ping\"\n",
             "access-format" => "access-log = \"/tmp/log\"\n",
             "preload" | "max-requests" | "kill-after" | "max-memory" => "workers = 4\n",

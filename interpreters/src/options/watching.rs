@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use fcgi_core::Address;
 use fcgi_core::access_log::{AccessLog, Format};
 
 /// Pages about the program itself.
@@ -14,6 +15,10 @@ pub(crate) struct Watching {
     /// interpreter
     #[arg(long, value_name = "PATH", value_parser = path)]
     pub(crate) status: Option<String>,
+
+    /// Answer for the status and for ping at this address as well, whatever the workers do: by FastCGI and by HTTP
+    #[arg(long, value_name = "ADDRESS", requires = "status")]
+    pub(crate) status_listen: Option<Address>,
 
     /// Answer requests for this path with a word, without a script
     #[arg(long, value_name = "PATH", value_parser = path)]
