@@ -240,7 +240,7 @@ impl Balancer {
 fn with_load(balancer: Balancer, what: &str, incident: impl FnOnce(&Network, &Directory, &Load, &mut Running)) {
     let directory = Directory::new();
     let network = Network::new();
-    let arguments = ["--workers", "2", "--allow", "10.77.0.0/16"];
+    let arguments = ["--workers", "2", "--allow", "10.77.0.0/16", "--ping", "/ping"];
     let mut one = network.runner(&directory, "one", &arguments);
     let _two = network.runner(&directory, "two", &arguments);
     let _balancer = balancer.start(&network, &directory);
