@@ -14,6 +14,7 @@
 //! * `conformance`: the same programs in all languages, started in all ways
 //! * `command_line`: the command line of `lua`, beside the real one
 //! * `changes`: scripts that change on disk, or are broken
+//! * `slow_log`: where requests are that run for long
 //! * `system`: users, limits, environment, log, the service manager
 //! * `status`: status pages and ping
 //! * `workers`: processes, threads, signals, stopping
@@ -112,6 +113,7 @@ mod scripts_by_name;
 mod servers;
 #[cfg(all(feature = "python", feature = "rhai"))]
 mod shape;
+mod slow_log;
 mod status;
 mod system;
 mod workers;

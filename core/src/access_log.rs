@@ -1,22 +1,18 @@
 //! The access log: a line for each request, when its answer has been handed to the system. In a format like that of php-fpm, or
 //! as JSON.
 //!
-//! Each line is one write to a file that is opened for appending, so the lines of several processes do not mix. A file that
-//! has been moved away, as logrotate does it, is opened anew within a second, without a signal.
+//! Several processes may write to one file, which may be moved away: see `log_file`.
 
 mod format;
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::clock;
+use crate::log_file::LogFile;
 use crate::protocol::Params;
 use crate::response::HeadParser;
 pub use format::{BadFormat, Format};
@@ -26,20 +22,7 @@ pub use format::{BadFormat, Format};
 pub struct AccessLog {
     format: Format,
     pool: String,
-    target: Target,
-}
-
-#[derive(Debug)]
-enum Target {
-    Stderr(File),
-    File { path: PathBuf, open: Mutex<Open> },
-}
-
-#[derive(Debug)]
-struct Open {
-    file: File,
-    /// When it was last looked whether the path still leads to it.
-    looked_at: u32,
+    file: LogFile,
 }
 
 impl AccessLog {
@@ -48,8 +31,7 @@ impl AccessLog {
     /// # Errors
     /// When it cannot be opened.
     pub fn to_file(path: &Path, format: Format, pool: &str) -> io::Result<Self> {
-        let open = Mutex::new(Open { file: append(path)?, looked_at: clock::seconds() });
-        Ok(Self { format, pool: pool.to_owned(), target: Target::File { path: path.to_owned(), open } })
+        Ok(Self { format, pool: pool.to_owned(), file: LogFile::open(path)? })
     }
 
     /// A log to where the standard error stream leads now.
@@ -57,41 +39,14 @@ impl AccessLog {
     /// # Errors
     /// When there is none.
     pub fn to_stderr(format: Format, pool: &str) -> io::Result<Self> {
-        let file = io::stderr().as_fd().try_clone_to_owned()?;
-        Ok(Self { format, pool: pool.to_owned(), target: Target::Stderr(file.into()) })
+        Ok(Self { format, pool: pool.to_owned(), file: LogFile::stderr()? })
     }
 
     fn write(&self, line: &[u8]) {
-        let result = match &self.target {
-            Target::Stderr(file) => (&*file).write_all(line),
-            Target::File { path, open } => {
-                let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-                let now = clock::seconds();
-                if open.looked_at != now {
-                    open.looked_at = now;
-                    if !is_still(path, &open.file)
-                        && let Ok(file) = append(path)
-                    {
-                        open.file = file;
-                    }
-                }
-                (&open.file).write_all(line)
-            }
-        };
-        if let Err(e) = result {
+        if let Err(e) = self.file.write(line) {
             tracing::error!("cannot write to the access log: {e}");
         }
     }
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
-}
-
-/// Whether a path leads to a file that is open.
-fn is_still(path: &Path, file: &File) -> bool {
-    let place = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
-    matches!((path.metadata().map(place), file.metadata().map(place)), (Ok(named), Ok(open)) if named == open)
 }
 
 /// What is known of a request for its line.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::request::Request;
 use crate::script::{NoScript, Scripts, Watch};
 use crate::server::Server;
+use crate::slow_log::SlowLog;
 use crate::watchdog::Watchdog;
 
 /// What an interpreter must know to be made: the same for every language.
@@ -48,7 +49,9 @@ pub struct Setup {
     pub shutdown_timeout: Duration,
     /// How long a request may run, if there is a limit.
     pub request_timeout: Option<Duration>,
-    /// Interrupts requests that run too long.
+    /// Has an entry for each request that runs for long.
+    pub slow_log: Option<Arc<SlowLog>>,
+    /// Notices requests that run for long.
     pub watchdog: Option<Watchdog>,
     /// Options of the runner that only this language has, by their long names, with their values ("" for those that take
     /// none).

@@ -19,7 +19,7 @@
 //! * [`fork`], [`audit`]: requests that run in processes of their own; what scripts leave behind.
 //! * [`client`], [`response`]: the web server's side.
 //! * [`signals`], [`thread`]: what stops a server; threads that each have a working directory.
-//! * [`watchdog`]: requests that run too long.
+//! * [`watchdog`], [`slow_log`]: requests that run for long.
 //! * [`scoreboard`], [`status`], [`access_log`]: what interpreters do, pages that tell it, a line for each request.
 //! * [`supervisor`]: the parent of several processes that serve.
 //!
@@ -60,6 +60,7 @@ mod inbox;
 pub mod inherit;
 pub mod interpreter;
 pub mod listener;
+mod log_file;
 mod poll;
 pub mod protocol;
 mod queue;
@@ -69,6 +70,7 @@ pub mod scoreboard;
 pub mod script;
 pub mod server;
 pub mod signals;
+pub mod slow_log;
 pub mod status;
 pub mod supervisor;
 pub mod thread;

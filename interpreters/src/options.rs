@@ -133,6 +133,11 @@ impl Options {
         if self.serving.audit && (self.processes.threads > 1 || self.serving.isolation == Level::Fork) {
             wrong.push(anyhow!("--audit looks at one request at a time of one interpreter: it goes with neither --threads nor --isolation fork"));
         }
+        if self.serving.isolation == Level::Fork && self.watching.slow_log.is_some() {
+            wrong.push(anyhow!(
+                "--slow-log is not for --isolation fork, whose requests run in processes of their own: choose another --isolation"
+            ));
+        }
         if let Some(directory) = self.serving.static_dir.as_ref().filter(|directory| !directory.is_dir()) {
             wrong.push(anyhow!("{} is not a directory (--static)", directory.display()));
         }

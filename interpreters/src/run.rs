@@ -15,8 +15,9 @@ use fcgi_core::interpreter::{Requests, serve_all};
 use fcgi_core::scoreboard::Scoreboard;
 use fcgi_core::script::Scripts;
 use fcgi_core::signals::{self, Heard};
+use fcgi_core::slow_log::SlowLog;
 use fcgi_core::supervisor::{self, Kept, Link, Size};
-use fcgi_core::{Books, Isolation, Listener, Server, Setup, Watchdog, status};
+use fcgi_core::{Books, Isolation, Listener, Server, Setup, Watchdog, status, watchdog};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::command_line::Asked;
@@ -106,6 +107,7 @@ fn setup(order: &Order<'_>) -> Setup {
         memory_limit: options.limits.memory_limit,
         shutdown_timeout: Duration::from_secs(options.processes.shutdown_timeout),
         request_timeout: options.limits.request_timeout,
+        slow_log: None,
         watchdog: None,
         several_processes: options.processes.workers.is_some_and(|size| size.max > 1),
         other_scripts: options.roles.are_given(),
@@ -282,6 +284,15 @@ fn books(order: &Order<'_>, scoreboard: Option<Scoreboard>, listeners: &[Listene
     Ok(Books { scoreboard, measures_cost, desk: desk.is_open().then(|| Arc::new(desk)), access_log })
 }
 
+/// What tells of requests that run for long.
+fn slow_log(order: &Order<'_>, scoreboard: Option<Scoreboard>) -> anyhow::Result<Option<Arc<SlowLog>>> {
+    let Order { language, options, line, .. } = order;
+    let Some(log) = options.watching.slow_log(&language.name.to_lowercase())? else { return Ok(None) };
+    let setup = setup(order);
+    let script = line.script.clone().or_else(|| setup.option("app").map(Into::into)).filter(|_| !setup.other_scripts);
+    Ok(Some(Arc::new(log.script(script).scoreboard(scoreboard))))
+}
+
 /// The stack of an interpreter's thread: as much as the first thread of a process has by default.
 const STACK: usize = 8 << 20;
 
@@ -320,8 +331,11 @@ fn serve_begun(
     let forks = setup.isolation == Isolation::Fork;
     // A child that takes too long is ended from outside.
     let timeout = options.limits.request_timeout.filter(|_| !forks);
-    let watchdog = timeout.map(Watchdog::start).transpose().context("cannot start a thread")?;
-    let setup = Setup { watchdog, ..setup };
+    let slow_log = slow_log(order, scoreboard.clone())?;
+    let limits = watchdog::Limits { timeout, slow: slow_log.as_ref().map(|log| log.after()) };
+    let is_needed = timeout.is_some() || slow_log.is_some();
+    let watchdog = is_needed.then(|| Watchdog::start(limits)).transpose().context("cannot start a thread")?;
+    let setup = Setup { slow_log, watchdog, ..setup };
     let mut builder = Server::builder().allow(options.listening.allow_list()?).config(options.server_config());
     builder = builder.books(books(order, scoreboard, &listeners)?);
     if let Some(stop) = stop {

@@ -80,7 +80,8 @@ impl Engine {
         context::with(|c| {
             c.shared_process.set(setup.shared_process);
             c.audited.set(setup.audit);
-            *c.watched.borrow_mut() = setup.watchdog.as_ref().map(timeout::watch);
+            *c.watched.borrow_mut() =
+                setup.watchdog.as_ref().map(|watchdog| timeout::watch(watchdog, setup.slow_log.as_ref()));
         });
         let state = State::new(&setup, line.ignore_environment)?;
         Ok(Self {

@@ -37,6 +37,7 @@ mod error;
 mod ffi;
 mod forked;
 mod functions;
+mod hook;
 mod interrupts;
 mod isolation;
 #[cfg(feature = "luajit")]

@@ -267,7 +267,7 @@ pub fn interpreter(setup: Setup) -> anyhow::Result<Box<dyn Interpreter>> {
     refuse_options_of_lua(&setup)?;
     own::belongs_to(&setup);
     ffi::keep_thread_state();
-    Python::attach(|py| timeout::set_up(py, setup.watchdog.as_ref()).map_err(|e| not_ready(py, &e)))?;
+    Python::attach(|py| timeout::set_up(py, &setup).map_err(|e| not_ready(py, &e)))?;
     Ok(match named(&setup)? {
         Some(named) => Box::new(named),
         None => Box::new(Engine::new(setup)?),

@@ -38,6 +38,7 @@ mod preload;
 mod process;
 mod reload;
 mod request;
+mod slow;
 mod stdio;
 mod timeout;
 mod wsgi;

@@ -3,6 +3,8 @@
 //!
 //! In the main thread it is raised by the handler of a signal, which ends what waits for the system, too. In other threads it
 //! comes with the next instruction of Python's. If the code does not end all the same, the client is told without it.
+//!
+//! What runs for long has an entry in the slow log: see [`slow`](super::slow).
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -10,12 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fcgi_core::Request;
-use fcgi_core::watchdog::{Watchdog, Watched};
+use fcgi_core::interpreter::Setup;
+use fcgi_core::watchdog::{Notice, Watched};
 use pyo3::create_exception;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 
 use super::ffi;
+use super::slow::Slow;
 
 create_exception!(
     fcgi,
@@ -40,6 +44,7 @@ thread_local! {
 struct Limit {
     watched: Watched,
     target: Arc<Target>,
+    slow: Option<Arc<Slow>>,
 }
 
 /// Whom the watchdog tells.
@@ -47,6 +52,7 @@ struct Target {
     thread: ffi::Thread,
     /// The signal whose handler raises the exception; in the main thread only.
     signal: Option<i32>,
+    /// What is said of code that is ended; without a limit, nobody is told.
     timeout: Duration,
     running: Mutex<Option<Shared>>,
     /// The code that runs is the script's, not ours.
@@ -56,35 +62,44 @@ struct Target {
     told: AtomicU32,
 }
 
-/// Has the interpreter of this thread watched, if requests have a limit.
+/// Has the interpreter of this thread watched, if requests have a limit or a slow log.
 ///
 /// # Errors
 /// When Python refuses the handler of the signal.
-pub(super) fn set_up(py: Python<'_>, watchdog: Option<&Watchdog>) -> PyResult<()> {
-    let Some(watchdog) = watchdog else { return Ok(()) };
+pub(super) fn set_up(py: Python<'_>, setup: &Setup) -> PyResult<()> {
+    let Some(watchdog) = &setup.watchdog else { return Ok(()) };
+    let slow = setup.slow_log.as_ref().map(|log| Slow::new(py, log)).transpose()?.map(Arc::new);
     let number = ffi::time_limit_signal();
     let handler = wrap_pyfunction!(time_is_over, py)?;
     // Others than the main thread have none.
-    let is_main = py.import("_signal")?.call_method1("signal", (number, handler)).is_ok();
+    let is_main =
+        watchdog.timeout().is_some() && py.import("_signal")?.call_method1("signal", (number, handler)).is_ok();
     let target = Arc::new(Target {
         thread: ffi::Thread::current(),
         signal: is_main.then_some(number),
-        timeout: watchdog.timeout(),
+        timeout: watchdog.timeout().unwrap_or_default(),
         running: Mutex::default(),
         armed: AtomicBool::new(false),
         raised: AtomicBool::new(false),
         told: AtomicU32::new(0),
     });
-    let told = target.clone();
-    let watched = watchdog.watch(move || told.tell());
-    LIMIT.set(Some(Limit { watched, target }));
+    let (late, long) = (target.clone(), slow.clone());
+    let watched = watchdog.watch(move |notice| match (notice, &long) {
+        (Notice::Late, _) => late.tell(),
+        (Notice::Slow(_), Some(slow)) => slow.report(),
+        (Notice::Slow(_), None) => {}
+    });
+    LIMIT.set(Some(Limit { watched, target, slow }));
     Ok(())
 }
 
 /// A request's code begins to run.
 pub(super) fn begin(request: &Shared) {
     LIMIT.with_borrow(|limit| {
-        let Some(Limit { watched, target }) = limit else { return };
+        let Some(Limit { watched, target, slow }) = limit else { return };
+        if let Some(slow) = slow {
+            slow.begin(request.lock().unwrap_or_else(PoisonError::into_inner).params());
+        }
         *target.running() = Some(request.clone());
         target.raised.store(false, Relaxed);
         target.told.store(0, Relaxed);
@@ -102,8 +117,11 @@ pub(super) fn arm(armed: bool) -> bool {
 /// The request's code has ended. When it was made to, an answer that has not been sent is replaced by a page that says so.
 pub(super) fn end(py: Python<'_>) {
     let late = LIMIT.with_borrow(|limit| {
-        let Limit { watched, target } = limit.as_ref()?;
+        let Limit { watched, target, slow } = limit.as_ref()?;
         watched.end();
+        if let Some(slow) = slow {
+            slow.end();
+        }
         target.armed.store(false, Relaxed);
         let request = target.running().take()?;
         if target.signal.is_none() && target.told.load(Relaxed) > 0 {

@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::rc::Rc;
 
-use fcgi_core::Request;
 use fcgi_core::interpreter::Loop;
+use fcgi_core::{Params, Request};
 
 use super::forms::Fields;
 use super::timeout::Timeout;
@@ -57,6 +57,15 @@ impl Context {
     /// Does something with the request; nothing when there is none.
     pub(super) fn request<R>(&self, f: impl FnOnce(&mut Request) -> R) -> Option<R> {
         self.request.borrow_mut().as_mut().map(f)
+    }
+
+    /// Does something with the request's parameters, unless it is in use.
+    pub(super) fn with_params(&self, f: impl FnOnce(&Params)) {
+        if let Ok(request) = self.request.try_borrow()
+            && let Some(request) = &*request
+        {
+            f(request.params());
+        }
     }
 
     /// Ends the request: an empty answer gets a page, all is sent. One that was interrupted because it took too long gets a

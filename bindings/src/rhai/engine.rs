@@ -86,7 +86,7 @@ impl Engine {
         }
         let memory = setup.memory_limit.map(Limit::new).transpose();
         let memory = memory.map_err(|e| anyhow::anyhow!("no stack for scripts of this size: {e} (--memory-limit)"))?;
-        context::with(|context| context.timeout.replace(Timeout::new(setup.watchdog.as_ref())));
+        context::with(|context| context.timeout.replace(Timeout::new(&setup)));
         watch(&mut rhai);
         stdio::add_to(&mut rhai);
         functions::add_to(&mut rhai);

@@ -1,10 +1,15 @@
 //! Ends a script that runs too long (`--request-timeout`): the watchdog sets a flag, which Rhai looks at with each operation.
+//! Another flag has an entry written for one that runs for long (`--slow-log`).
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use fcgi_core::watchdog::{Watchdog, Watched};
+use fcgi_core::Params;
+use fcgi_core::interpreter::Setup;
+use fcgi_core::slow_log::SlowLog;
+use fcgi_core::watchdog::{Notice, Watched};
 use rhai::{Engine, FLOAT, INT};
 
 use super::context;
@@ -19,24 +24,35 @@ const NAP: Duration = Duration::from_millis(20);
 /// The time of this thread's requests.
 #[derive(Debug, Default)]
 pub(super) struct Timeout {
-    /// The request that runs has taken too long.
-    late: Arc<AtomicBool>,
+    /// What the watchdog has said of the request that runs: [`SLOW`], [`LATE`].
+    said: Arc<AtomicU8>,
+    since: Cell<Option<Instant>>,
+    log: Option<Arc<SlowLog>>,
     watched: Option<Watched>,
 }
 
+/// The request is to have an entry in the slow log.
+const SLOW: u8 = 1;
+/// It has taken too long.
+const LATE: u8 = 2;
+
 impl Timeout {
-    /// Watches the requests of this thread, if there is a limit.
-    pub(super) fn new(watchdog: Option<&Watchdog>) -> Self {
-        let late = Arc::new(AtomicBool::new(false));
-        let told = late.clone();
-        let watched = watchdog.map(|watchdog| watchdog.watch(move || told.store(true, Relaxed)));
-        Self { late, watched }
+    /// Watches the requests of this thread, if there is a limit or a slow log.
+    pub(super) fn new(setup: &Setup) -> Self {
+        let said = Arc::new(AtomicU8::new(0));
+        let told = said.clone();
+        let tell = move |notice| {
+            told.fetch_or(if notice == Notice::Late { LATE } else { SLOW }, Relaxed);
+        };
+        let watched = setup.watchdog.as_ref().map(|watchdog| watchdog.watch(tell));
+        Self { said, since: Cell::new(None), log: setup.slow_log.clone(), watched }
     }
 
     /// A request begins to run.
     pub(super) fn begin(&self) {
         if let Some(watched) = &self.watched {
-            self.late.store(false, Relaxed);
+            self.said.store(0, Relaxed);
+            self.since.set(self.log.as_ref().map(|_| Instant::now()));
             watched.begin();
         }
     }
@@ -45,30 +61,49 @@ impl Timeout {
     pub(super) fn end(&self) -> bool {
         self.watched.as_ref().is_some_and(|watched| {
             watched.end();
-            self.is_late()
+            self.said.load(Relaxed) & LATE != 0
         })
     }
 
-    /// Whether the request that runs has taken too long.
-    pub(super) fn is_late(&self) -> bool {
-        self.late.load(Relaxed)
+    /// What asks whether the request that runs has taken too long. It is asked now and then by all that may take long: one
+    /// that is slow has its entry written by it.
+    pub(super) fn question(&self) -> impl Fn() -> bool + use<> {
+        let said = self.said.clone();
+        move || {
+            let now = said.load(Relaxed);
+            now != 0 && heed(&said, now)
+        }
     }
 
-    /// What asks whether the request that runs has taken too long.
-    pub(super) fn question(&self) -> impl Fn() -> bool + use<> {
-        let late = self.late.clone();
-        move || late.load(Relaxed)
+    /// Writes the entry of a slow request.
+    fn report(&self, params: &Params) {
+        let (Some(log), Some(since)) = (&self.log, self.since.get()) else { return };
+        log.write(params, since.elapsed(), NO_PLACE);
     }
 }
+
+/// Does what the watchdog wants; whether that is the end.
+#[cold]
+fn heed(said: &AtomicU8, now: u8) -> bool {
+    if now & SLOW != 0 {
+        said.fetch_and(!SLOW, Relaxed);
+        context::with(|context| context.with_params(|params| context.timeout.borrow().report(params)));
+    }
+    now & LATE != 0
+}
+
+/// What stands in place of the stack.
+const NO_PLACE: &[u8] = b"  Rhai does not tell where in its script it is";
 
 /// Sleeps, unless the request has taken too long: that ends it.
 fn sleep(time: Duration) -> Result<(), Failed> {
     let now = Instant::now();
     // Nobody lives longer than a century.
     let end = now.checked_add(time).unwrap_or(now + Duration::from_secs(100 * 366 * 86400));
+    let is_late = context::with(|context| context.timeout.borrow().question());
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        if context::with(|context| context.timeout.borrow().is_late()) {
+        if is_late() {
             return Err(ended(TOO_LONG));
         }
         if left.is_zero() {

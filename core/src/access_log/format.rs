@@ -16,13 +16,13 @@
 //!
 //! What is not known is `-`. Bytes that could end a field or a line are escaped.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
+use crate::log_file::{escape, time};
 use crate::protocol::Params;
 
 /// How lines are written: a text with percent signs, or `json`.
@@ -250,26 +250,6 @@ impl Line<'_> {
 /// A text that may be missing.
 fn put(text: &[u8], out: &mut Vec<u8>) {
     escape(if text.is_empty() { b"-" } else { text }, out);
-}
-
-fn escape(text: &[u8], out: &mut Vec<u8>) {
-    for &byte in text {
-        match byte {
-            b'"' | b'\\' | 0..=0x1f | 0x7f.. => drop(write!(out, "\\x{byte:02X}")),
-            _ => out.push(byte),
-        }
-    }
-}
-
-fn time(time: SystemTime, format: Option<&str>) -> String {
-    let time = jiff::Timestamp::try_from(time).unwrap_or_default().to_zoned_datetime(jiff::tz::TimeZone::system());
-    let mut text = String::new();
-    // A format that cannot be written is none.
-    if write!(text, "{}", time.strftime(format.unwrap_or("%d/%b/%Y:%H:%M:%S %z"))).is_err() {
-        return "-".to_owned();
-    }
-    // Formats have tabs and line ends.
-    text.replace(char::is_control, " ")
 }
 
 #[cfg(test)]

@@ -63,6 +63,7 @@ fn every_key_is_the_option_of_its_name() {
             "static" | "answer-timeout" | "authorizer" | "logger" => "http = \"1\"\n",
             "status-listen" => "status = \"/status\"\n",
             "ping-response" => "ping = \"/ping\"\n",
+            "slow-after" => "slow-log = \"/tmp/log\"\n",
             "access-format" => "access-log = \"/tmp/log\"\n",
             "preload" | "max-requests" | "kill-after" | "max-memory" => "workers = 4\n",
             "filter" => "http = \"1\"\nstatic = \"/\"\n",

@@ -1,11 +1,15 @@
 //! How the program is watched.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use fcgi_core::Address;
 use fcgi_core::access_log::{AccessLog, Format};
+use fcgi_core::slow_log::SlowLog;
+
+use super::values::positive_seconds;
 
 /// Pages about the program itself.
 #[derive(Clone, Debug, Args)]
@@ -36,6 +40,14 @@ pub(crate) struct Watching {
     /// has all of them)
     #[arg(long, value_name = "FORMAT", default_value = DEFAULT_FORMAT, requires = "access_log")]
     pub(crate) access_format: Format,
+
+    /// Write where its script is to this file, or to the standard error stream (stderr), when a request runs for long
+    #[arg(long, value_name = "FILE")]
+    pub(crate) slow_log: Option<PathBuf>,
+
+    /// Seconds after which a request is in the slow log (such as 5 or 0.5)
+    #[arg(long, value_name = "SECONDS", value_parser = positive_seconds, default_value = "5", requires = "slow_log")]
+    pub(crate) slow_after: Duration,
 }
 
 const DEFAULT_FORMAT: &str = "%R - %u [%t] \"%m %r%Q%q\" %s %b %{milliseconds}dms %C%% %{kilo}MK";
@@ -59,6 +71,20 @@ impl Watching {
             AccessLog::to_file(path, format, pool)
         };
         log.map(Some).with_context(|| format!("cannot open {} (--access-log)", path.display()))
+    }
+
+    /// The slow log of a pool.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(crate) fn slow_log(&self, pool: &str) -> anyhow::Result<Option<SlowLog>> {
+        let (Some(path), after) = (&self.slow_log, self.slow_after) else { return Ok(None) };
+        let log = if path.as_os_str() == "stderr" {
+            SlowLog::to_stderr(after, pool)
+        } else {
+            SlowLog::to_file(path, after, pool)
+        };
+        log.map(Some).with_context(|| format!("cannot open {} (--slow-log)", path.display()))
     }
 }
 
