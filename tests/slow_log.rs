@@ -175,6 +175,28 @@ print('done')";
     }
 
     #[test]
+    fn asgi() {
+        let text = "import asyncio, os
+
+async def inner():
+    while not os.path.exists('GO'): await asyncio.sleep(0.02)
+
+async def outer():
+    await inner()
+
+async def app(scope, receive, send):
+    if scope['type'] == 'lifespan':
+        return
+    if scope['query_string'] == b'wait':
+        await outer()
+    await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+    await send({'type': 'http.response.body', 'body': b'done'})";
+        let says = &["line 13, in app\n    await outer()\n", "line 7, in outer\n", "line 4, in inner\n    while not "];
+        let options = &["--interface", "asgi:asyncio"];
+        check(&Program { runner: FCGI_PYTHON, file: "app.py", text, options, says });
+    }
+
+    #[test]
     fn wsgi() {
         let rest = "def app(environ, start_response):
     if environ['QUERY_STRING'] == 'wait':

@@ -105,11 +105,12 @@ def close(loop):
         loop.close()
 
 
-async def run(reactor, app, spec, script, first, *, shutdown_timeout, request_timeout, display_errors, reload):
+async def run(reactor, app, spec, script, first, *, shutdown_timeout, request_timeout, slow_after, display_errors, reload):
     lifespan = Lifespan(app)
     await lifespan.start()
     # From here on requests are taken; until now they wait in the listener.
-    server = Server(reactor, lifespan, os.path.basename(script or ""), shutdown_timeout, request_timeout, display_errors)
+    file = os.path.basename(script or "")
+    server = Server(reactor, lifespan, file, shutdown_timeout, request_timeout, slow_after, display_errors)
     if reload:
         server.renewal = renewal(server, spec, script)
     if first is not None:
@@ -135,10 +136,11 @@ def renewal(server, spec, script):
 class Server:
     """Turns the reactor, and runs the application for each request."""
 
-    def __init__(self, reactor, lifespan, file, shutdown_timeout, request_timeout, display_errors):
+    def __init__(self, reactor, lifespan, file, shutdown_timeout, request_timeout, slow_after, display_errors):
         self.reactor, self.lifespan = reactor, lifespan
         self.renewal = None
         self.shutdown_timeout, self.request_timeout = shutdown_timeout, request_timeout
+        self.slow_after = slow_after
         self.display_errors = display_errors
         self.scopes = _fcgi.Scopes({"type": "http", "asgi": VERSIONS}, file)
         self.cycles = {}
@@ -215,9 +217,11 @@ class Cycle:
 
     async def run(self):
         server = self.server
-        timer = None
+        timer = slow = None
         if server.request_timeout is not None:
             timer = server.loop.call_later(server.request_timeout, self.cancel, 504)
+        if server.slow_after is not None:
+            slow = server.loop.call_later(server.slow_after, self.tell_slow, server.loop.time())
         text, status = "", 500
         try:
             scope = server.scopes.of(self.exchange)
@@ -235,6 +239,8 @@ class Cycle:
         finally:
             if timer is not None:
                 timer.cancel()
+            if slow is not None:
+                slow.cancel()
             server.cycles.pop(self.key, None)
             self.end(text, status)
 
@@ -257,6 +263,13 @@ class Cycle:
             self.exchange.fail(header + shown)
         wake(self.readers)
         wake(self.writers)
+
+    def tell_slow(self, since):
+        """Writes where the application waits."""
+        # The first frame is `run`.
+        stack = "".join(traceback.StackSummary.from_list(waits(self.task.get_coro())[1:]).format())
+        seconds = self.server.loop.time() - since
+        self.server.reactor.tell_slow(self.exchange, seconds, stack.encode("utf-8", "backslashreplace"))
 
     def cancel(self, status):
         if self.status is None:
@@ -326,6 +339,21 @@ class Cycle:
         if not more:
             self.phase = COMPLETE
             wake(self.readers)
+
+
+def waits(awaitable):
+    """Where a coroutine waits, and those that it waits for: files, lines and functions, the outermost first."""
+    stack = []
+    while awaitable is not None:
+        for kind, inner in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
+            frame = getattr(awaitable, kind + "_frame", None)
+            if frame is not None:
+                stack.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, None))
+                awaitable = getattr(awaitable, inner)
+                break
+        else:
+            break
+    return stack
 
 
 def wake(waiting):

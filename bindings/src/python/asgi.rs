@@ -10,8 +10,10 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::bail;
+use fcgi_core::slow_log::SlowLog;
 use fcgi_core::{Event, Request, Server, Setup};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
@@ -115,9 +117,11 @@ fn run<'py>(
     options.set_item("event_loop", event_loop)?;
     options.set_item("shutdown_timeout", setup.shutdown_timeout.as_secs_f64())?;
     options.set_item("request_timeout", setup.request_timeout.map(|timeout| timeout.as_secs_f64()))?;
+    options.set_item("slow_after", setup.slow_log.as_ref().map(|log| log.after().as_secs_f64()))?;
     options.set_item("display_errors", setup.display_errors)?;
     options.set_item("reload", reload::is_wanted(setup))?;
-    let reactor = Reactor { inner: Mutex::new(Turning { reactor, events: Vec::new() }) };
+    let slow_log = setup.slow_log.clone();
+    let reactor = Reactor { inner: Mutex::new(Turning { reactor, events: Vec::new() }), slow_log };
     let serve = py.import("fcgi._asgi")?.getattr("serve")?;
     serve.call((reactor, application, spec, script, arguments?, first), Some(&options))?;
     Ok(())
@@ -134,6 +138,7 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
 #[pyclass(frozen, module = "fcgi._fcgi")]
 struct Reactor {
     inner: Mutex<Turning>,
+    slow_log: Option<Arc<SlowLog>>,
 }
 
 struct Turning {
@@ -187,6 +192,16 @@ impl Reactor {
     #[getter]
     fn draining(&self) -> bool {
         self.with(|turning| turning.reactor.server().is_draining())
+    }
+
+    /// Writes an entry of the slow log: the request, seconds, lines of its stack.
+    fn tell_slow(&self, py: Python<'_>, exchange: &Exchange, seconds: f64, stack: &[u8]) {
+        let taken = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        py.detach(|| {
+            if let Some(log) = &self.slow_log {
+                exchange.with_params(|params| log.write(params, taken, stack));
+            }
+        });
     }
 
     /// Tells the server to stop.
