@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::client::{call, connect, read_reply, request};
-use crate::support::{Directory, FCGI_LUA, FCGI_RHAI, serve_with};
+use crate::support::{Directory, FCGI_LUA, serve_with};
 
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
@@ -47,10 +47,7 @@ fn check(program: &Program<'_>) {
     let path = log.display().to_string();
     let files = directory.path().display().to_string();
     let mut arguments = vec!["--slow-log", &path, "--slow-after", "1", "--status", "/status"];
-    if program.runner == FCGI_RHAI {
-        arguments.extend(["--fs-root", &files]);
-    }
-    arguments.extend(program.options);
+    arguments.extend(program.options.iter().map(|option| if *option == "DIRECTORY" { &*files } else { *option }));
     arguments.push(&script);
     let _runner = serve_with(program.runner, &address, &arguments);
     let quick = |uri: &str| call(&address, &pairs(uri), b"").text();
@@ -108,6 +105,7 @@ print('Content-Type: text/plain\\n') print('done')";
     }
 }
 
+#[cfg(feature = "rhai")]
 #[test]
 fn rhai() {
     let text = "fn inner() { while !exists(\"go\") { sleep(0.02); } }
@@ -116,10 +114,10 @@ if env(\"QUERY_STRING\") == \"wait\" { outer(); }
 print(\"Content-Type: text/plain\\n\");
 print(\"done\");";
     check(&Program {
-        runner: FCGI_RHAI,
+        runner: crate::support::FCGI_RHAI,
         file: "app.rhai",
         text,
-        options: &[],
+        options: &["--fs-root", "DIRECTORY"],
         says: &["Rhai does not tell where in its script it is"],
     });
 }
