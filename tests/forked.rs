@@ -1,7 +1,7 @@
 //! `--isolation fork`: what a script does dies with its child, whatever it is; the worker and its connections live on.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Reply, call, connect, params, read_reply, record, request, stream};
@@ -80,7 +80,7 @@ fn what_harms_a_process_dies_with_the_child() {
     let address = directory.socket("s");
     let mut command = Command::new(crate::support::FCGI_PYTHON);
     crate::support::plain_environment(&mut command);
-    command.args(["--isolation", "fork", "--listen", &address, &script]).stderr(Stdio::piped());
+    command.args(["--isolation", "fork", "--listen", &address, &script]).stderr(std::process::Stdio::piped());
     let mut runner = Running::start(&mut command);
     let looks = ask(&address, "look", b"").text();
     // Besides 0, 1 and 2, the one of the list itself.
