@@ -159,7 +159,7 @@ fn an_application_is_found() {
         (&["--app", "missing"], "No module named 'missing'"),
         (&["--app", "asgi:app", "--threads", "2"], "--threads is not for ASGI"),
         (&["--interface", "asgi"], "--interface asgi needs an application"),
-        (&["--app", "asgi", "--interface", "other"], "--interface other"),
+        (&["--app", "asgi", "--interface", "other"], "invalid value 'other' for '--interface"),
     ] {
         let mut server = Server::unready(Directory::new(), arguments);
         let (status, log) = server.running.wait(PATIENCE);
