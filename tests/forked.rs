@@ -221,7 +221,7 @@ fn a_client_that_leaves_costs_its_own_request_alone() {
 #[test]
 fn multiplexed_requests_come_one_after_the_other() {
     let directory = Directory::new();
-    let text = "print('Content-Type: text/plain\\n') print(os.getenv('QUERY_STRING'), io.read('a'))";
+    let text = "print('Content-Type: text/plain\\n') print(os.getenv('QUERY_STRING'), io.read('*a'))";
     let script = directory.file("say.lua", text).display().to_string();
     let (address, _runner) = forked(FCGI_LUA, &directory, &script, &[]);
     if !crate::support::lua_is_at_least(3) {

@@ -10,14 +10,14 @@ use crate::support::{Directory, FCGI_LUA, Running};
 /// Answers with its process; what it does before, the query says.
 const SCRIPT: &str = "local query = os.getenv('QUERY_STRING')
 if query == 'wait' then
-  io.open('begun', 'a'):write('x'):close()
+  local f = io.open('begun', 'a') f:write('x') f:close()
   repeat os.execute('sleep 0.02') local f = io.open('go') until f
 elseif query == 'loop' then
-  io.open('begun', 'a'):write('x'):close()
+  local f = io.open('begun', 'a') f:write('x') f:close()
   while true do end
 elseif query == 'leak' then
   package.loaded.leak = package.loaded.leak or {}
-  table.insert(package.loaded.leak, string.rep('x', 20 << 20))
+  table.insert(package.loaded.leak, string.rep('x', 20 * 1024 * 1024))
 end
 print('Content-Type: text/plain\\n') local f = io.open('/proc/self/stat') print(f:read('*n')) f:close()";
 
