@@ -17,7 +17,7 @@ elseif query == 'loop' then
   while true do end
 elseif query == 'leak' then
   package.loaded.leak = package.loaded.leak or {}
-  table.insert(package.loaded.leak, string.rep('x', 20 * 1024 * 1024))
+  table.insert(package.loaded.leak, string.rep('x', 20 * 1024 * 1024 + #package.loaded.leak))
 end
 print('Content-Type: text/plain\\n') local f = io.open('/proc/self/stat') print(f:read('*n')) f:close()";
 
