@@ -58,6 +58,12 @@ def ask(address, params, body=b"", role=1, data=None):
     return streams[6], streams[7], struct.unpack(">I", streams[3][:4])[0]
 
 
+def listens(address):
+    """Whether somebody answers there: the file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(address) == 0
+
+
 @pytest.fixture
 def serve(tmp_path):
     """Starts servers, which end with the test."""
@@ -71,7 +77,7 @@ def serve(tmp_path):
         )
         started.append(server)
         for _ in range(500):
-            if os.path.exists(address):
+            if listens(address):
                 return address
             assert server.poll() is None, open(address + ".log").read()
             time.sleep(0.02)
