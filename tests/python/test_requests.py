@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import COMMAND, ask, environment, python
+from conftest import COMMAND, ask, environment, listens, python
 
 EXAMPLES = os.path.join(os.path.dirname(__file__), "../../examples")
 
@@ -248,7 +248,7 @@ def test_a_launcher_made_for_flup(tmp_path, command):
         file.write(LAUNCHER.replace("ADDRESS", repr(own)))
     # With a socket of its own.
     with subprocess.Popen([*command, "--flup", path, "word"], stderr=subprocess.PIPE, env=environment()) as server, ThreadPoolExecutor() as pool:
-        while not os.path.exists(own):
+        while not listens(own):
             assert server.poll() is None, server.stderr.read()
             time.sleep(0.02)
         for asked in [pool.submit(ask, own, {"QUERY_STRING": "meet", "PATH_INFO": "/p"}) for _ in range(4)]:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import COMMAND, ask, environment, python, run
+from conftest import COMMAND, ask, environment, listens, python, run
 
 APPLICATION = """
 from wsgiref.validate import validator
@@ -165,7 +165,7 @@ def test_an_interrupt_stops_it(tmp_path, workers):
     address = str(tmp_path / "s")
     with subprocess.Popen([COMMAND, "--listen", "unix:" + address, *workers, str(script)], stderr=subprocess.PIPE, env=environment()) as server:
         with ThreadPoolExecutor() as threads:
-            while not os.path.exists(address):
+            while not listens(address):
                 time.sleep(0.02)
             asked = threads.submit(ask, address, {})
             time.sleep(0.3)
