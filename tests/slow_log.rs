@@ -91,7 +91,7 @@ fn lua() {
 debug.sethook(function() count = count + 1 end, '', 1000)
 local function inner()
   repeat os.execute('sleep 0.02') local f = io.open('GO') until f
-  for i = 1, 10000 do i = i + 1 end
+  local sum = 0 for i = 1, 10000 do sum = sum + i end
 end
 local function outer() inner() return 1 end
 if os.getenv('QUERY_STRING') == 'wait' then

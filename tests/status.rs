@@ -164,8 +164,10 @@ fn other_paths_are_the_scripts() {
 #[test]
 fn what_was_counted_outlives_a_worker() {
     let directory = Directory::new();
-    let script = directory
-        .file("pid.lua", "print('Content-Type: text/plain\\r\\n\\r') io.write((io.open('/proc/self/stat'):read('*n')))");
+    let script = directory.file(
+        "pid.lua",
+        "print('Content-Type: text/plain\\r\\n\\r') io.write((io.open('/proc/self/stat'):read('*n')))",
+    );
     let address = directory.socket("s");
     let _runner = serve(&address, &["--workers", "1", "--status", "/status", &script.display().to_string()]);
     let pid = ask(&address, "/");
