@@ -166,3 +166,30 @@ fn background_is_not_ours() {
     assert!(said.contains("there is no --daemonize") && said.contains("systemd") && said.contains("setsid"), "{said}");
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[cfg(feature = "python")]
+#[test]
+fn a_section_of_another_language_is_for_its_program() {
+    let directory = Directory::new();
+    directory.file("app.py", "print('Content-Type: text/plain\\n\\nthis is Python')");
+    let address = directory.socket("s");
+    let text = format!("[pool.wiki]\nlanguage = \"python\"\nlisten = \"{address}\"\nscript = \"app.py\"\n");
+    let file = directory.file("f.toml", &text);
+    let mut command = Command::new(FCGI_LUA);
+    command.arg("--config").arg(&file).args(["--pool", "wiki"]).stdin(Stdio::null()).stderr(Stdio::null());
+    let _running = Running::start(&mut command);
+    drop(client::connect(&address));
+    assert!(call(&address, &[], b"").text().contains("this is Python"));
+    // Alone in its directory, it finds no other.
+    let alone = directory.path().join("alone");
+    std::fs::create_dir(&alone).unwrap();
+    std::fs::copy(FCGI_LUA, alone.join("fcgi-lua")).unwrap();
+    let mut command = Command::new(alone.join("fcgi-lua"));
+    let done = command.arg("--config").arg(&file).args(["--check-config"]).env("PATH", "").output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("f.toml:2:1: language: fcgi-python is neither beside this program nor in the path"),
+        "{said}"
+    );
+}

@@ -1,6 +1,7 @@
 //! From the words of a command line, and the configuration file that it names, to what is asked for.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -110,6 +111,15 @@ impl Order {
         let checks = self.pools.iter().any(|asked| asked.options.configuration.check_config);
         let mut wrong = Vec::new();
         for asked in &self.pools {
+            if let (Some(config), true) = (&self.config, asked.language.key != language.known().key)
+                && asked.language.find_program().is_none()
+            {
+                let program = asked.language.program;
+                let text = format!("{program} is neither beside this program nor in the path: install it");
+                wrong.push(config.wrong_language(asked.pool.as_deref(), &text).to_string());
+            }
+        }
+        for asked in &self.pools {
             if checks || self.config.is_some() || asked.options.system.daemonize {
                 wrong.extend(run::check(asked).into_iter().map(|e| self.located(asked, &format!("{e:#}"))));
             }
@@ -125,12 +135,23 @@ impl Order {
             return 0;
         }
         if self.pools.len() > 1 {
-            eprintln!("{}: name one of the pools (--pool)", language.program);
+            let names: Vec<_> = self.pools.iter().filter_map(|asked| asked.pool.as_deref()).collect();
+            eprintln!(
+                "{}: the file has several pools: name one (--pool {})",
+                language.program,
+                names.join(", --pool ")
+            );
             return crate::USAGE;
         }
         let Self { pools, config } = self;
         let mut pools = pools.into_iter();
         let Some(asked) = pools.next() else { return 0 };
+        if let Some(program) = asked.language.find_program().filter(|_| asked.language.key != language.known().key) {
+            // It reads the same file, and finds its own language there.
+            let why = std::process::Command::new(&program).args(asked.line.whole.iter().skip(1)).exec();
+            eprintln!("{}: cannot start {}: {why}", language.program, program.display());
+            return crate::USAGE;
+        }
         run::run(language, &asked.options, asked.line).unwrap_or_else(|e| {
             let text = format!("{e:#}");
             match config {

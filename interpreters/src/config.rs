@@ -134,6 +134,13 @@ impl Config {
         section.into_iter().flat_map(|section| section.settings.keys()).chain(self.defaults.keys()).map(|key| &**key)
     }
 
+    /// What is wrong with the language that a pool wants.
+    pub(crate) fn wrong_language(&self, pool: Option<&str>, text: &str) -> Mistake {
+        let section = self.pools.iter().find(|section| Some(&*section.name) == pool);
+        let at = self.setting(section, LANGUAGE).map_or(Place { line: 1, column: 1 }, |setting| setting.at);
+        self.source.wrong(at, format!("{LANGUAGE}: {text}"))
+    }
+
     /// Where the file says what an error is about: the first option that the error names and the file has, or the section.
     pub(crate) fn mistake(&self, pool: Option<&str>, text: String) -> Mistake {
         let section = self.pools.iter().find(|section| Some(&*section.name) == pool);

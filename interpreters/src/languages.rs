@@ -1,6 +1,8 @@
 //! What a runner knows of the languages: which options only one of them has, and how its runner is called. A runner has one
 //! language built in, and knows of the others what a configuration file with pools of several languages needs.
 
+use std::path::{Path, PathBuf};
+
 use crate::LanguageOption;
 
 /// One of the languages.
@@ -15,6 +17,16 @@ pub(crate) struct Known {
     pub(crate) options: &'static [LanguageOption],
     /// Which of them names a program to be served in place of a script.
     pub(crate) in_place_of_script: Option<&'static str>,
+}
+
+impl Known {
+    /// Where its runner is: beside this program, or in the path.
+    pub(crate) fn find_program(&self) -> Option<PathBuf> {
+        let beside = std::env::current_exe().ok().and_then(|this| this.parent().map(Path::to_owned));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let directories = beside.into_iter().chain(std::env::split_paths(&path));
+        directories.map(|directory| directory.join(self.program)).find(|file| file.is_file())
+    }
 }
 
 /// All of them.

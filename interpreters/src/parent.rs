@@ -43,7 +43,8 @@ pub(crate) fn plan(
     let scoreboard = options.scoreboard(workers.max)?;
     let reception = reception(language, options, scoreboard.as_ref(), &listeners)?;
     let answers_at = status_socket.as_ref().map(|socket| Listener::inherited(socket.fd().try_clone()?)).transpose()?;
-    pools.extend(status_socket.map(nobodys));
+    // The parent alone answers there; its socket is kept over reloads as others are.
+    pools.extend(status_socket.map(|socket| Pool::without_workers("status", vec![socket])));
     pools.push(Pool {
         name: language.name.to_lowercase(),
         listeners,
@@ -57,21 +58,6 @@ pub(crate) fn plan(
     });
     let shutdown_timeout = Duration::from_secs(options.processes.shutdown_timeout);
     Ok((Plan { pools, shutdown_timeout, observer: Box::new(Nobody), environment: Vec::new(), answers_at }, kept))
-}
-
-/// Where the parent alone answers: a pool without workers keeps the socket over reloads.
-fn nobodys(socket: Listener) -> Pool {
-    Pool {
-        name: "status".to_owned(),
-        listeners: vec![socket],
-        program: Program::this(),
-        size: Size::fixed(0),
-        max_memory: None,
-        is_front: false,
-        reception: None,
-        scoreboard: None,
-        is_preloaded: false,
-    }
 }
 
 /// What the parent answers itself.

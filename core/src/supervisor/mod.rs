@@ -85,6 +85,23 @@ pub struct Pool {
     pub is_preloaded: bool,
 }
 
+impl Pool {
+    /// One that nobody works in: it keeps its sockets.
+    pub fn without_workers(name: &str, listeners: Vec<Listener>) -> Self {
+        Self {
+            name: name.to_owned(),
+            listeners,
+            program: Program::this(),
+            size: Size::fixed(0),
+            max_memory: None,
+            is_front: false,
+            reception: None,
+            scoreboard: None,
+            is_preloaded: false,
+        }
+    }
+}
+
 /// What a parent looks after.
 #[derive(Debug)]
 pub struct Plan {

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::crew::Crew;
 use super::reload::{self, Kept};
 use super::worker::Program;
-use super::{Nobody, Observer, Plan, Pool, QUICK, Size};
+use super::{Nobody, Observer, Plan, Pool, QUICK};
 use crate::listener::Listener;
 use crate::signals::Heard;
 use crate::status::window::Window;
@@ -41,7 +41,7 @@ pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
     }
     let (no_longer_listened_on, of_no_pool) = kept.rest();
     if !of_no_pool.is_empty() {
-        let mut crew = Crew::new(nobodys_pool(), of_no_pool, None, plan.shutdown_timeout)?;
+        let mut crew = Crew::new(Pool::without_workers("", Vec::new()), of_no_pool, None, plan.shutdown_timeout)?;
         crew.retire();
         crews.push(crew);
     }
@@ -75,21 +75,6 @@ pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
         parent.wait()?;
     }
     Ok(())
-}
-
-/// For workers whose pool is no more.
-fn nobodys_pool() -> Pool {
-    Pool {
-        name: String::new(),
-        listeners: Vec::new(),
-        program: Program::this(),
-        size: Size::fixed(0),
-        max_memory: None,
-        is_front: false,
-        reception: None,
-        scoreboard: None,
-        is_preloaded: false,
-    }
 }
 
 struct Parent {

@@ -9,7 +9,7 @@ use clap::Args;
 #[command(next_help_heading = "Configuration file")]
 pub(crate) struct Configuration {
     /// Read options from this file (TOML): keys are the long options, and script, arguments; what is on the command line
-    /// goes before. Tables [pool.NAME] are servers of their own in one program
+    /// goes before. Tables [pool.NAME] are servers of their own: --pool chooses one
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
 

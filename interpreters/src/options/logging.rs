@@ -8,7 +8,7 @@ use clap::Args;
 /// What is told, and where.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Log")]
-#[allow(clippy::struct_field_names)]
+#[expect(clippy::struct_field_names, reason = "as the options are called")]
 pub(crate) struct Logging {
     /// What is logged: error, warn, info, debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
