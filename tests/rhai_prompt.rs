@@ -18,7 +18,7 @@ struct Terminal {
 impl Terminal {
     fn open(directory: &Directory, options: &str) -> Self {
         let mut command = Command::new("script");
-        command.args(["-qec", &format!("{FCGI_RHAI} {options}"), "/dev/null"]).env("TERM", "xterm");
+        command.args(["-qec", &format!("exec {FCGI_RHAI} {options}"), "/dev/null"]).env("TERM", "xterm");
         command.env("HOME", directory.path()).env_remove("GATEWAY_INTERFACE").env_remove("REQUEST_METHOD");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script (bsdutils)");
         let mut output = child.stdout.take().unwrap();
