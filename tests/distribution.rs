@@ -73,6 +73,22 @@ impl Network {
         Running::start(&mut command)
     }
 
+    /// Waits until the runners of all hosts listen.
+    fn wait_for_runners(&self) {
+        let end = Instant::now() + Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                self.enter(BALANCER);
+                for number in 1..=HOSTS.len() {
+                    while TcpStream::connect(format!("10.77.{number}.2:9000")).is_err() {
+                        assert!(Instant::now() < end, "host {number} does not listen");
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                }
+            });
+        });
+    }
+
     /// Moves the calling thread to a host: the sockets that it makes from now on are there.
     fn enter(&self, host: &str) {
         let namespace = File::open(Path::new("/run/netns").join(self.host(host))).unwrap();
@@ -145,9 +161,10 @@ impl Load {
     fn report(&self, what: &str) {
         let answers = self.answers.lock().unwrap();
         let failed: Vec<_> = answers.iter().filter_map(|a| a.text.as_ref().err()).collect();
+        let first = failed.first();
         let slowest = answers.iter().map(|a| a.took).max().unwrap_or_default();
         println!("{what}: {} requests, {} failed, the slowest took {slowest:?}", answers.len(), failed.len());
-        assert!(failed.is_empty(), "{what}: {failed:?}");
+        assert!(failed.is_empty(), "{what}: {} of {} failed, the first: {first:?}", failed.len(), answers.len());
     }
 
     /// Which hosts answered what was asked after this moment.
@@ -243,6 +260,8 @@ fn with_load(balancer: Balancer, what: &str, incident: impl FnOnce(&Network, &Di
     let arguments = ["--workers", "2", "--allow", "10.77.0.0/16", "--ping", "/ping"];
     let mut one = network.runner(&directory, "one", &arguments);
     let _two = network.runner(&directory, "two", &arguments);
+    // A balancer that finds no host at first does not look again for a while.
+    network.wait_for_runners();
     let _balancer = balancer.start(&network, &directory);
     let load = Load::new();
     std::thread::scope(|scope| {

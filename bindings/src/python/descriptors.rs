@@ -180,8 +180,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// # Errors
 /// When the system has no pipe or no thread for us.
 pub(super) fn take() -> io::Result<()> {
-    if DESCRIPTORS.get().is_some() {
-        return Ok(());
+    if let Some(descriptors) = DESCRIPTORS.get() {
+        return descriptors.install();
     }
     let (nothing, _) = pipe_with(PipeFlags::CLOEXEC)?;
     let descriptors = Descriptors {
@@ -396,9 +396,13 @@ pub(super) fn empty() {
     }
 }
 
-/// Ends what [`take`] began: what is written from now on goes straight where descriptor 2 led.
+/// Ends what [`take`] began: what is written from now on goes straight where descriptor 2 led, even when the process ends
+/// right behind it.
 pub(super) fn give_back() {
     let Some(descriptors) = DESCRIPTORS.get() else { return };
+    if is_forked() {
+        return;
+    }
     empty();
     if let Err(e) = put(&descriptors.log, 1).and_then(|()| put(&descriptors.log, 2)) {
         tracing::error!("cannot give back standard output: {e}");

@@ -332,6 +332,13 @@ pub(super) fn refuse_options_of_lua(setup: &Setup) -> anyhow::Result<()> {
     Ok(())
 }
 
+impl Drop for Engine {
+    /// What Python still holds is written when it ends: it is to find the process's own descriptors.
+    fn drop(&mut self) {
+        descriptors::give_back();
+    }
+}
+
 impl Interpreter for Engine {
     fn serve(&mut self, script: &Path, request: CoreRequest, more: &Rc<RefCell<Requests>>) {
         let request = Request::new(request);
