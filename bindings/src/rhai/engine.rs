@@ -13,7 +13,7 @@ use rhai::{AST, Dynamic, LexError, ParseError, Scope, Token};
 use super::memory::{self, Limit};
 use super::modules::Modules;
 use super::timeout::{self, Timeout};
-use super::{application, bounded, context, error, files, forked, forms, functions, module, stdio, time, web};
+use super::{application, bounded, context, error, files, forked, forms, functions, module, slow, stdio, time, web};
 
 /// Functions that may be inside one another; each takes some of the thread's stack.
 const CALLS: usize = 64;
@@ -96,6 +96,7 @@ impl Engine {
         web::add_to(&mut rhai);
         application::add_to(&mut rhai);
         timeout::add_to(&mut rhai);
+        slow::add_to(&mut rhai, &setup);
         if memory.is_some() {
             bounded::add_to(&mut rhai);
         }

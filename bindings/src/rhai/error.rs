@@ -80,7 +80,7 @@ pub(super) fn describe_parse(error: &ParseError, source: &str, text: &str) -> St
     format!("{}: {}\n{}", place(source, position), error.err_type(), excerpt(text, position))
 }
 
-fn place(source: &str, position: Position) -> String {
+pub(super) fn place(source: &str, position: Position) -> String {
     match (position.line(), position.position()) {
         (Some(line), Some(column)) => format!("{source}:{line}:{column}"),
         (Some(line), None) => format!("{source}:{line}"),

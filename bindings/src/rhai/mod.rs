@@ -32,6 +32,7 @@ mod module;
 mod modules;
 mod plain;
 mod repl;
+mod slow;
 mod stdio;
 mod time;
 mod timeout;

@@ -1,5 +1,5 @@
 //! Ends a script that runs too long (`--request-timeout`): the watchdog sets a flag, which Rhai looks at with each operation.
-//! Another flag has an entry written for one that runs for long (`--slow-log`).
+//! Another flag has an entry written for one that runs for [long](super::slow).
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use fcgi_core::Params;
 use fcgi_core::interpreter::Setup;
 use fcgi_core::slow_log::SlowLog;
 use fcgi_core::watchdog::{Notice, Watched};
-use rhai::{Engine, FLOAT, INT};
+use rhai::{Engine, FLOAT, INT, NativeCallContext};
 
-use super::context;
 use super::error::{Failed, ended};
+use super::{context, slow};
 
 /// What a script is told that runs too long.
 pub(super) const TOO_LONG: &str = "the request takes too long (--request-timeout)";
@@ -65,38 +65,27 @@ impl Timeout {
         })
     }
 
-    /// What asks whether the request that runs has taken too long. It is asked now and then by all that may take long: one
-    /// that is slow has its entry written by it.
+    /// What asks whether the request that runs has taken too long. It is asked now and then by all that may take long.
     pub(super) fn question(&self) -> impl Fn() -> bool + use<> {
         let said = self.said.clone();
-        move || {
-            let now = said.load(Relaxed);
-            now != 0 && heed(&said, now)
-        }
+        move || said.load(Relaxed) & LATE != 0
     }
 
-    /// Writes the entry of a slow request.
-    fn report(&self, params: &Params) {
+    /// What asks whether the request that runs is to have an entry in the slow log; it says so once.
+    pub(super) fn is_slow(&self) -> impl Fn() -> bool + use<> {
+        let said = self.said.clone();
+        move || said.load(Relaxed) & SLOW != 0 && said.fetch_and(!SLOW, Relaxed) & SLOW != 0
+    }
+
+    /// Writes the entry of a slow request; `stack` are lines that tell where it is.
+    pub(super) fn report(&self, params: &Params, stack: &[u8]) {
         let (Some(log), Some(since)) = (&self.log, self.since.get()) else { return };
-        log.write(params, since.elapsed(), NO_PLACE);
+        log.write(params, since.elapsed(), stack);
     }
 }
-
-/// Does what the watchdog wants; whether that is the end.
-#[cold]
-fn heed(said: &AtomicU8, now: u8) -> bool {
-    if now & SLOW != 0 {
-        said.fetch_and(!SLOW, Relaxed);
-        context::with(|context| context.with_params(|params| context.timeout.borrow().report(params)));
-    }
-    now & LATE != 0
-}
-
-/// What stands in place of the stack.
-const NO_PLACE: &[u8] = b"  Rhai does not tell where in its script it is";
 
 /// Sleeps, unless the request has taken too long: that ends it.
-fn sleep(time: Duration) -> Result<(), Failed> {
+fn sleep(native: &NativeCallContext<'_>, time: Duration) -> Result<(), Failed> {
     let now = Instant::now();
     // Nobody lives longer than a century.
     let end = now.checked_add(time).unwrap_or(now + Duration::from_secs(100 * 366 * 86400));
@@ -109,14 +98,17 @@ fn sleep(time: Duration) -> Result<(), Failed> {
         if left.is_zero() {
             return Ok(());
         }
+        slow::tell(native);
         std::thread::sleep(left.min(NAP));
     }
 }
 
 /// Adds the functions of this file: they take the place of Rhai's own, which nothing ends.
 pub(super) fn add_to(engine: &mut Engine) {
-    engine.register_fn("sleep", |seconds: INT| sleep(Duration::from_secs(seconds.max(0) as u64)));
-    engine.register_fn("sleep", |seconds: FLOAT| {
-        sleep(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
+    engine.register_fn("sleep", |native: NativeCallContext<'_>, seconds: INT| {
+        sleep(&native, Duration::from_secs(seconds.max(0) as u64))
+    });
+    engine.register_fn("sleep", |native: NativeCallContext<'_>, seconds: FLOAT| {
+        sleep(&native, Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
     });
 }
