@@ -403,3 +403,24 @@ fn what_takes_too_long_is_cancelled() {
     assert!(reply.errors().contains("the request took too long"), "{}", reply.errors());
     assert_eq!(server.text("/hello"), "hello");
 }
+
+/// A process that answers lives, however its requests began; one whose event loop is blocked is ended.
+#[test]
+fn a_blocked_loop_is_ended_and_an_idle_one_is_not() {
+    for way in ["--app=asgi:app", "asgi.py"] {
+        let mut server = Server::new(&["--workers", "1", "--kill-after", "1", way]);
+        let first = server.text("/pid");
+        let end = Instant::now() + Duration::from_millis(1500);
+        while Instant::now() < end {
+            assert_eq!(server.text("/pid"), first, "{way}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let mut socket = connect(&server.address);
+        socket.write_all(&request(1, 1, true, &of("/block"), b"")).unwrap();
+        server.told("blocked");
+        assert!(rest(&mut *socket).is_empty(), "{way}");
+        assert_ne!(server.text("/pid"), first, "{way}");
+        let log = server.stop();
+        assert_eq!(log.matches("(--kill-after): ").count(), 1, "{log}");
+    }
+}

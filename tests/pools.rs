@@ -176,6 +176,19 @@ fn a_request_that_does_not_end_is_killed_and_nobody_else_notices() {
 }
 
 #[test]
+fn a_thread_that_does_not_end_is_noticed_while_others_serve() {
+    let pool = Pool::start(&["--workers", "1", "--threads", "2", "--kill-after", "1"]);
+    let first = pool.ask("");
+    let mut looping = connect(&pool.address);
+    send(&mut *looping, "loop");
+    wait_for("it loops", || pool.has_begun(1));
+    wait_for("the process is replaced", || pool.ask("") != first);
+    assert_eq!(std::io::Read::read(&mut looping, &mut [0]).unwrap_or(0), 0, "a killed request has no answer");
+    let log = pool.stop();
+    assert_eq!(log.matches("(--kill-after): ").count(), 1, "{log}");
+}
+
+#[test]
 fn a_kept_connection_of_a_busy_worker_is_served_by_another_one() {
     for arguments in [&["--workers", "2"][..], &["--workers", "2", "--threads", "2"]] {
         let pool = Pool::start(arguments);

@@ -7,6 +7,7 @@
 mod books;
 pub mod reactor;
 mod retiring;
+mod running;
 mod steward;
 
 use std::cell::Cell;
@@ -15,8 +16,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::address::Address;
 use crate::clock;
@@ -29,6 +29,7 @@ use crate::request::Request;
 use crate::supervisor::Link;
 use crate::supervisor::control::FromWorker;
 pub use books::Books;
+use running::Running;
 
 /// A request that has been read this long ago may have lost its client since. About: the clock is no finer than that.
 const STALE: Duration = Duration::from_millis(5);
@@ -134,7 +135,7 @@ impl Builder {
             at_work: AtomicUsize::new(0),
             is_loop: AtomicBool::new(false),
             is_spent: AtomicBool::new(false),
-            running: Mutex::default(),
+            running: Running::new(parent.as_ref().and_then(|parent| parent.kill_after)),
             parent,
             books: self.books,
         })
@@ -161,25 +162,13 @@ pub struct Server {
     is_unready: AtomicBool,
     /// Requests that have been begun.
     turns: AtomicU64,
-    /// Threads that work on requests.
+    /// Threads that work on requests; requests that an event loop works on.
     at_work: AtomicUsize,
     /// An event loop has the server: it is never busy.
     is_loop: AtomicBool,
     /// The parent knows that this worker asks to be replaced.
     is_spent: AtomicBool,
-    /// What threads work on, where it must be known when that takes too long.
-    running: Mutex<Vec<Running>>,
-}
-
-/// A request that a thread works on.
-#[derive(Debug)]
-struct Running {
-    thread: ThreadId,
-    since: Instant,
-    /// Its script and what was asked for.
-    what: String,
-    /// It has been said that it takes too long.
-    is_told: bool,
+    running: Running,
 }
 
 /// A listener that has just had a connection.
@@ -206,11 +195,7 @@ impl Server {
     pub fn accept(&self) -> io::Result<Option<Request>> {
         self.say_ready();
         self.books.idle();
-        let busy_since = BUSY_SINCE.take();
-        if busy_since.is_some() {
-            self.at_work.fetch_sub(1, Relaxed);
-            self.no_longer_running();
-        }
+        let busy_since = self.leave_work();
         let was_busy = busy_since.is_some_and(|since| clock::since(since) > STALE);
         let mut read_at = None;
         loop {
@@ -220,7 +205,7 @@ impl Server {
                 BUSY_SINCE.set(Some(clock::now()));
                 self.at_work.fetch_add(1, Relaxed);
                 self.count_turn();
-                self.note_running(&request);
+                self.running.begin_in_thread(request.params());
                 return Ok(Some(request));
             }
             if self.has_finished() {
@@ -274,22 +259,14 @@ impl Server {
         }
     }
 
-    fn note_running(&self, request: &Request) {
-        if self.parent.as_ref().is_none_or(|parent| parent.kill_after.is_none()) {
-            return;
+    /// The calling thread no longer works on its request, if it had one; since when it did.
+    fn leave_work(&self) -> Option<Duration> {
+        let busy_since = BUSY_SINCE.take();
+        if busy_since.is_some() {
+            self.at_work.fetch_sub(1, Relaxed);
+            self.running.end_in_thread();
         }
-        let text = |name: &[u8]| request.params().get(name).map(|v| String::from_utf8_lossy(v).into_owned());
-        let what = [b"SCRIPT_FILENAME".as_slice(), b"REQUEST_METHOD", b"REQUEST_URI"].into_iter().filter_map(text);
-        let what = what.collect::<Vec<_>>().join(" ");
-        let running = Running { thread: thread::current().id(), since: Instant::now(), what, is_told: false };
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).push(running);
-    }
-
-    fn no_longer_running(&self) {
-        if self.parent.as_ref().is_some_and(|parent| parent.kill_after.is_some()) {
-            let this = thread::current().id();
-            self.running.lock().unwrap_or_else(PoisonError::into_inner).retain(|running| running.thread != this);
-        }
+        busy_since
     }
 
     /// Stops gracefully: nothing new is accepted, idle connections are closed, requests that have begun are answered;

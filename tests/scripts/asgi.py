@@ -157,3 +157,13 @@ async def at_slow(scope, receive, send):
 async def at_stuck(scope, receive, send):
     say("begun")
     await asyncio.sleep(1000)
+
+
+async def at_pid(scope, receive, send):
+    await answer(send, b"%d" % os.getpid())
+
+
+async def at_block(scope, receive, send):
+    say("blocked")
+    while True:
+        pass

@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use super::running::Work;
 use super::{Server, TICK};
 use crate::connection::{Change, Connection};
 use crate::exchange::Exchange;
@@ -67,8 +68,6 @@ pub struct Reactor {
     tokens: Vec<Token>,
     last_key: u64,
     last_tick: Instant,
-    /// Held by each request that has not ended.
-    running: Arc<()>,
 }
 
 impl Reactor {
@@ -76,7 +75,7 @@ impl Reactor {
     pub fn new(server: Arc<Server>) -> Self {
         server.hub.rest();
         server.is_loop.store(true, Relaxed);
-        Self { server, tokens: Vec::new(), last_key: 0, last_tick: Instant::now(), running: Arc::default() }
+        Self { server, tokens: Vec::new(), last_key: 0, last_tick: Instant::now() }
     }
 
     /// Takes a request that the server gave by [`accept`](Server::accept): whoever began to work on it has found that it is
@@ -88,7 +87,9 @@ impl Reactor {
         let (role, params, exchange, written) = request.into_parts::<Exchange>()?;
         self.last_key += 1;
         exchange.adopt(self.last_key);
-        Ok(PolledRequest::new(self.last_key, role, params, exchange, written, self.running.clone()))
+        self.server.leave_work();
+        let work = Work::begin(&self.server, self.last_key, &params);
+        Ok(PolledRequest::new(self.last_key, role, params, exchange, written, work))
     }
 
     /// The server.
@@ -105,7 +106,7 @@ impl Reactor {
     /// When the system fails us; a peer cannot cause one.
     pub fn turn(&mut self, events: &mut Vec<Event>) -> io::Result<bool> {
         self.server.say_ready();
-        if Arc::strong_count(&self.running) == 1 {
+        if self.server.at_work.load(Relaxed) == 0 {
             self.server.books.idle();
         }
         self.server.hub.resume();
@@ -172,8 +173,8 @@ impl Reactor {
             let Some(request) = self.server.books.answer(request) else { continue };
             self.server.books.begin(request.params());
             let Ok((role, params, exchange, _)) = request.into_parts::<Exchange>() else { continue };
-            let request = PolledRequest::new(key, role, params, exchange, 0, self.running.clone());
-            events.push(Event::Request(request));
+            let work = Work::begin(&self.server, key, &params);
+            events.push(Event::Request(PolledRequest::new(key, role, params, exchange, 0, work)));
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Server;
+use super::running::Overdue;
 use crate::connection::Connection;
 use crate::listener::Listener;
 use crate::poll::{Interest, wait_for};
@@ -101,28 +102,23 @@ impl Server {
         self.at_work.load(Relaxed) >= self.hub.config.threads
     }
 
+    /// Whether there is a request that may only take so long.
+    pub(super) fn may_be_overdue(&self) -> bool {
+        self.running.has_limit() && self.at_work.load(Relaxed) > 0
+    }
+
     /// Ends the process when its requests do not end, even interrupted. The parent starts another one.
     pub(super) fn end_if_overdue(&self) {
-        let Some(limit) = self.parent.as_ref().and_then(|link| link.kill_after) else { return };
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        for request in running.iter_mut().filter(|request| !request.is_told && request.since.elapsed() >= limit) {
-            request.is_told = true;
-            tracing::error!(
-                "a request has not ended after {limit:?}: its process is ended (--kill-after): {}",
-                request.what
-            );
+        let overdue = self.running.overdue();
+        // Others of this process may end as they would.
+        if overdue != Overdue::None
+            && !self.hub.is_retiring()
+            && !self.is_spent.swap(true, Relaxed)
+            && let Some(link) = &self.parent
+        {
+            link.say(crate::supervisor::control::FromWorker::Spent);
         }
-        let all_overdue = !running.is_empty() && running.iter().all(|request| request.is_told);
-        if running.iter().any(|request| request.is_told) && !self.hub.is_retiring() {
-            // Others of this process may end as they would.
-            drop(running);
-            if !self.is_spent.swap(true, Relaxed)
-                && let Some(link) = &self.parent
-            {
-                link.say(crate::supervisor::control::FromWorker::Spent);
-            }
-        }
-        if all_overdue {
+        if overdue == Overdue::All {
             self.give_away_idle();
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         }

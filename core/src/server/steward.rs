@@ -66,7 +66,8 @@ impl Steward {
     /// Waits for a word of the parent, or the time to look; while nothing happens, for something to happen. Gives whether the
     /// parent has said something.
     fn wait(&self, server: &Server, control: BorrowedFd<'_>) -> bool {
-        let is_idle = !server.is_busy() && self.since.elapsed() > SLEEPY && !server.hub.is_retiring();
+        let is_quiet = !server.is_busy() && self.since.elapsed() > SLEEPY && !server.hub.is_retiring();
+        let is_idle = is_quiet && !server.may_be_overdue();
         let mut fds = vec![PollFd::from_borrowed_fd(control, PollFlags::IN)];
         let timeout = if is_idle {
             fds.push(PollFd::from_borrowed_fd(server.hub.poll.as_fd(), PollFlags::IN));
@@ -85,6 +86,9 @@ impl Steward {
     }
 
     fn look(&mut self, server: &Server) {
+        if server.may_be_overdue() {
+            server.end_if_overdue();
+        }
         let turn = server.turns.load(Relaxed);
         if turn != self.turn {
             self.turn = turn;
@@ -98,7 +102,6 @@ impl Steward {
             } else if !server.is_loop.load(Relaxed) {
                 server.give_away_waiting();
             }
-            server.end_if_overdue();
         } else {
             self.tell_idle(server);
         }

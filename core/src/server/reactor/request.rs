@@ -1,8 +1,8 @@
 //! A request in the hands of an event loop.
 
 use std::io;
-use std::sync::Arc;
 
+use super::super::running::Work;
 use crate::exchange::Exchange;
 use crate::protocol::{Params, Role};
 use crate::request::{Input, Transport};
@@ -20,21 +20,13 @@ pub struct PolledRequest {
     // Large, and moved with the request.
     exchange: Box<Exchange>,
     written: u64,
-    finished: bool,
-    /// Counts those that have not ended.
-    _running: Arc<()>,
+    /// Until it is finished.
+    work: Option<Work>,
 }
 
 impl PolledRequest {
-    pub(super) fn new(
-        key: u64,
-        role: Role,
-        params: Params,
-        exchange: Box<Exchange>,
-        written: u64,
-        running: Arc<()>,
-    ) -> Self {
-        Self { key, role, params, exchange, written, finished: false, _running: running }
+    pub(super) fn new(key: u64, role: Role, params: Params, exchange: Box<Exchange>, written: u64, work: Work) -> Self {
+        Self { key, role, params, exchange, written, work: Some(work) }
     }
 
     /// The number by which events tell of this request. None is used twice by a reactor.
@@ -63,7 +55,7 @@ impl PolledRequest {
     /// # Errors
     /// `WouldBlock` when nothing is there yet, `ConnectionAborted` when nothing will come any more.
     pub fn try_fill_buf(&mut self, input: Input) -> io::Result<&[u8]> {
-        if self.finished { Ok(&[]) } else { self.exchange.try_fill(input) }
+        if self.is_finished() { Ok(&[]) } else { self.exchange.try_fill(input) }
     }
 
     /// Takes so many bytes off the front of what [`try_fill_buf`](Self::try_fill_buf) gives.
@@ -74,7 +66,7 @@ impl PolledRequest {
     /// Whether the stream ends behind what [`try_fill_buf`](Self::try_fill_buf) gave last: then there is no need to ask
     /// again.
     pub fn is_last(&self, input: Input) -> bool {
-        self.finished || self.exchange.has_all(input)
+        self.is_finished() || self.exchange.has_all(input)
     }
 
     /// Reads the next bytes of an input stream into `buf`; 0 at the end of the stream.
@@ -99,7 +91,7 @@ impl PolledRequest {
     /// `WouldBlock` when the buffer is full and the peer has not taken what was sent before, `BrokenPipe` when nobody is
     /// there to read it.
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.finished {
+        if self.is_finished() {
             return Ok(bytes.len());
         }
         let count = self.exchange.try_write(bytes)?;
@@ -112,7 +104,7 @@ impl PolledRequest {
     /// # Errors
     /// As for [`try_write`](Self::try_write).
     pub fn try_write_error(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.finished { Ok(bytes.len()) } else { self.exchange.try_write_error(bytes) }
+        if self.is_finished() { Ok(bytes.len()) } else { self.exchange.try_write_error(bytes) }
     }
 
     /// Sends what has been written.
@@ -120,7 +112,7 @@ impl PolledRequest {
     /// # Errors
     /// As for [`try_write`](Self::try_write); what has been written is kept if it would block.
     pub fn try_flush(&mut self) -> io::Result<()> {
-        if self.finished { Ok(()) } else { self.exchange.try_flush() }
+        if self.is_finished() { Ok(()) } else { self.exchange.try_flush() }
     }
 
     /// Bytes of output written so far.
@@ -130,7 +122,7 @@ impl PolledRequest {
 
     /// Takes back what was written, so that another answer can be given; false when some of it has been sent already.
     pub fn discard(&mut self) -> bool {
-        let discarded = self.written == 0 || (!self.finished && self.exchange.discard());
+        let discarded = self.written == 0 || (!self.is_finished() && self.exchange.discard());
         if discarded {
             self.written = 0;
         }
@@ -142,12 +134,12 @@ impl PolledRequest {
     /// written. While much of the body is unread (`ServerConfig::body_buffer`), only the closing of the connection is
     /// noticed.
     pub fn is_aborted(&mut self) -> bool {
-        !self.finished && self.exchange.watch_abort()
+        !self.is_finished() && self.exchange.watch_abort()
     }
 
     /// Whether the request has been finished.
     pub fn is_finished(&self) -> bool {
-        self.finished
+        self.work.is_none()
     }
 
     /// Ends the request: what was written is sent, by later turns if need be, and the server learns the exit status. What
@@ -156,7 +148,7 @@ impl PolledRequest {
     /// # Errors
     /// When the connection is of no use any more; the request has ended all the same.
     pub fn finish(&mut self, status: u32) -> io::Result<()> {
-        if std::mem::replace(&mut self.finished, true) {
+        if self.work.take().is_none() {
             return Ok(());
         }
         self.exchange.finish_polled(status)
@@ -169,7 +161,7 @@ impl PolledRequest {
     /// # Errors
     /// As for [`finish`](Self::finish).
     pub fn break_off(&mut self) -> io::Result<()> {
-        if std::mem::replace(&mut self.finished, true) {
+        if self.work.take().is_none() {
             return Ok(());
         }
         self.exchange.end_broken_off()
@@ -178,7 +170,7 @@ impl PolledRequest {
 
 impl Drop for PolledRequest {
     fn drop(&mut self) {
-        if !self.finished {
+        if !self.is_finished() {
             if self.written == 0 {
                 let _ = self.try_write(&error_page("500 Internal Server Error", b""));
             }
