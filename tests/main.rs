@@ -20,6 +20,7 @@
 //! * `workers`: processes, threads, signals, stopping
 //! * `pools`: how many processes serve, when they are replaced, what becomes of their connections
 //! * `reload`: programs, options and scripts that are replaced under load
+//! * `storm`: load through nginx while workers are killed, scripts loop, leak and exit, and servers are reloaded
 //! * `configuration`: the configuration file, right and wrong
 //! * `constrained`: hosts that allow one process and no thread
 //! * `nginx`: behind the real one
@@ -115,5 +116,6 @@ mod servers;
 mod shape;
 mod slow_log;
 mod status;
+mod storm;
 mod system;
 mod workers;

@@ -58,7 +58,6 @@ impl Nginx {
         Self { port, _running: running }
     }
 
-    #[cfg(all(feature = "python", feature = "rhai"))]
     pub fn port(&self) -> u16 {
         self.port
     }
