@@ -143,15 +143,16 @@ impl Target {
     /// A client whose requests must be answered if they may be repeated, and may be lost with a worker if not.
     fn good(&self, nginx: &Nginx, way: &str, may_be_lost: bool, client: usize, done: &AtomicBool) {
         let mut turn = 0;
+        // Some clients stay with nginx, others come anew each time.
+        let stays = client.is_multiple_of(2);
         let mut kept = None;
         while !done.load(SeqCst) {
             turn += 1;
             let query = format!("{way}-{client}-{turn}");
             let began = Instant::now();
             let head = format!("GET /{}/{way}?{query}", self.language.name);
-            // Some clients stay with nginx, others come anew each time.
-            let (status, body) =
-                if client % 2 == 0 { ask_kept(&mut kept, nginx, &head) } else { ask_anew(nginx, &head) };
+
+            let (status, body) = if stays { ask_kept(&mut kept, nginx, &head) } else { ask_anew(nginx, &head) };
             self.figures.slowest.fetch_max(began.elapsed().as_millis() as u64, SeqCst);
             let is_right = status == 200 && body == format!("answer to {query}");
             let count = if may_be_lost { &self.figures.once } else { &self.figures.repeated };
