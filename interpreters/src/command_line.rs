@@ -181,7 +181,7 @@ fn asked(language: &Language, typed: &Line, effective: Effective) -> Result<Aske
     line.language = language_values(known, &matches);
     // What interpreters show of it is what was typed.
     line.whole.clone_from(&typed.whole);
-    let options = Options::from_arg_matches(&matches).map_err(|e| complain(&e))?;
+    let options = Options::from_arg_matches(&matches).map_err(|e| complain(&e))?.settled();
     Ok(Asked { pool, language: known, options, line })
 }
 
@@ -191,7 +191,7 @@ fn parse(command: &Command, line: &Line) -> Result<ArgMatches, Ended> {
 
 fn take(known: &Known, matches: &ArgMatches, line: &mut Line) -> Result<Options, Ended> {
     line.language = language_values(known, matches);
-    Options::from_arg_matches(matches).map_err(ended)
+    Options::from_arg_matches(matches).map(Options::settled).map_err(ended)
 }
 
 fn language_values(known: &Known, matches: &ArgMatches) -> Vec<(&'static str, OsString)> {

@@ -41,7 +41,7 @@ const PYTHON: &[LanguageOption] = &[
     LanguageOption {
         long: "reload",
         value_name: None,
-        help: "Load modules beside the script or application, or below, anew when their files change",
+        help: "Load modules beside the script or application, or below, anew when their files change: looked at when requests come, in processes that live on; --watch replaces the processes",
         heading: "What is served",
     },
     LanguageOption {

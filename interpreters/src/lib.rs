@@ -23,8 +23,10 @@ mod run;
 mod scripts;
 mod service;
 mod system;
+mod watched;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -53,6 +55,8 @@ pub struct Language {
     pub start: fn(&Setup) -> anyhow::Result<()>,
     /// Makes an interpreter for the calling thread.
     pub interpreter: fn(Setup) -> anyhow::Result<Box<dyn fcgi_core::Interpreter>>,
+    /// Compiles a file without running it. What is wrong with it is the error; the process has [begun](Language::start).
+    pub compile: fn(&Setup, &Path) -> anyhow::Result<()>,
     /// The options of the language's own interpreter.
     pub own: OwnOptions,
     /// Serves a program that runs many requests at once, in the calling thread; false when the command line names none.

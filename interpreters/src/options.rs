@@ -20,6 +20,7 @@ use clap::Parser;
 use fcgi_core::http::Timeouts;
 use fcgi_core::scoreboard::Scoreboard;
 use fcgi_core::status::{self, Desk};
+use fcgi_core::supervisor::Size;
 use fcgi_core::{Affinity, ServerConfig};
 
 pub(crate) use configuration::Configuration;
@@ -79,6 +80,16 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// What options ask for besides themselves.
+    #[must_use]
+    pub(crate) fn settled(mut self) -> Self {
+        // Only a parent can reload.
+        if self.serving.watch {
+            self.processes.workers.get_or_insert(Size::fixed(1));
+        }
+        self
+    }
+
     /// The scoreboard of a pool with so many workers, if anybody is to read it.
     ///
     /// # Errors

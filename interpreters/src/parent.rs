@@ -57,7 +57,17 @@ pub(crate) fn plan(
         is_preloaded: options.processes.preload,
     });
     let shutdown_timeout = Duration::from_secs(options.processes.shutdown_timeout);
-    Ok((Plan { pools, shutdown_timeout, observer: Box::new(Nobody), environment: Vec::new(), answers_at }, kept))
+    Ok((
+        Plan {
+            pools,
+            shutdown_timeout,
+            observer: Box::new(Nobody),
+            environment: Vec::new(),
+            answers_at,
+            watched: None,
+        },
+        kept,
+    ))
 }
 
 /// What the parent answers itself.

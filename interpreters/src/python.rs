@@ -11,6 +11,7 @@ pub fn language() -> Language {
         name: "Python",
         start: binding::start,
         interpreter: binding::interpreter,
+        compile: binding::compile,
         own: OwnOptions {
             valued: "cmWXQ",
             last: "cm",

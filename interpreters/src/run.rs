@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::line::Line;
 use crate::mode::{self, Mode};
 use crate::options::System;
 use crate::service::Service;
-use crate::{Language, Options, Preload, check, front, log, parent, print_config, scripts, system};
+use crate::{Language, Options, Preload, check, front, log, parent, print_config, scripts, system, watched};
 
 /// What was asked for, and by whom.
 struct Order<'a> {
@@ -87,6 +87,7 @@ pub(crate) fn check(asked: &Asked) -> Vec<anyhow::Error> {
     let mut wrong: Vec<anyhow::Error> = Vec::new();
     wrong.extend(scripts::served(language, options, line).err());
     wrong.extend(options.check());
+    wrong.extend(watched::watched(language, options, line).err());
     wrong
 }
 
@@ -166,14 +167,26 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
     let front = front::Sockets::open(options, &mut kept)?;
     let status_socket = status_socket(options, &mut kept)?;
     if kept.is_trial() {
-        return Ok(());
+        return compile(order, kept.changed());
     }
     let service = Service::start(&options.system)?;
     let mut environment = service.environment();
     environment.extend(log::carry_workers()?);
+    let watched = watched::watched(order.language.known(), options, &order.line)?;
     let (mut plan, _directory) = parent::plan(order.language, options, workers, listeners, front, status_socket)?;
+    plan.watched = watched;
     (plan.observer, plan.environment) = (Box::new(service), environment);
     Ok(supervisor::supervise(plan, kept, heard)?)
+}
+
+/// Looks whether files that have changed can be taken as they are: half of a file that is being written, say, cannot.
+fn compile(order: &Order<'_>, changed: &[PathBuf]) -> anyhow::Result<()> {
+    let files = watched::to_compile(order.language.known(), order.options, &order.line, changed);
+    if !files.is_empty() {
+        // To start an interpreter may run what users have put in its way.
+        begin(order)?;
+    }
+    files.iter().try_for_each(|file| (order.language.compile)(&setup(order), file))
 }
 
 /// Loads what workers have in common and forks them; this process is the parent of none, and takes no requests.

@@ -20,7 +20,7 @@ use super::context;
 use super::error::{as_text, describe_error, take_message};
 use super::forked;
 use super::modules;
-use super::state::State;
+use super::state::{Owned, State, load_file};
 use super::stdio;
 use super::timeout;
 
@@ -68,6 +68,16 @@ pub fn interpreter(setup: Setup) -> anyhow::Result<Box<dyn Interpreter>> {
         Isolation::Fork => forked::interpreter(&setup),
         _ => Ok(Box::new(Engine::new(setup)?)),
     }
+}
+
+/// Compiles a file without running it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn compile(_: &Setup, path: &Path) -> anyhow::Result<()> {
+    let state = Owned::open(true)?;
+    let compiled = load_file(state.pointer(), path);
+    compiled.map_err(|message| anyhow::anyhow!("{}", String::from_utf8_lossy(&message)))
 }
 
 impl Engine {

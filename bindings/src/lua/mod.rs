@@ -54,6 +54,6 @@ mod state;
 mod stdio;
 mod timeout;
 
-pub use engine::{Engine, interpreter};
+pub use engine::{Engine, compile, interpreter};
 pub use ffi::version;
 pub use plain::run as run_plain;

@@ -274,6 +274,27 @@ pub fn interpreter(setup: Setup) -> anyhow::Result<Box<dyn Interpreter>> {
     })
 }
 
+/// Compiles a file without running it.
+///
+/// # Errors
+/// When that fails; what is wrong with it has been printed.
+pub fn compile(_: &Setup, path: &Path) -> anyhow::Result<()> {
+    let source = std::fs::read(path)?;
+    Python::attach(|py| {
+        let compile = || py.import("builtins")?.getattr("compile")?.call1((source, path, "exec", 0, true)).map(drop);
+        compile().map_err(|e| {
+            e.print(py);
+            anyhow::anyhow!("{} cannot be compiled", path.display())
+        })?;
+        // Python takes a compiled file for good that is of the same second and as long.
+        let cached = py.import("importlib.util").and_then(|util| util.getattr("cache_from_source")?.call1((path,)));
+        if let Ok(cached) = cached.and_then(|cached| cached.extract::<std::path::PathBuf>()) {
+            let _ = std::fs::remove_file(cached);
+        }
+        Ok(())
+    })
+}
+
 fn named(setup: &Setup) -> anyhow::Result<Option<Named>> {
     let Some(spec) = setup.option("app") else { return Ok(None) };
     Python::attach(|py| Named::new(py, spec, setup).map(Some).map_err(|e| not_ready(py, &e)))

@@ -44,7 +44,7 @@ mod timeout;
 mod wsgi;
 
 pub use asgi::serve_asgi;
-pub use engine::interpreter;
+pub use engine::{compile, interpreter};
 #[cfg(feature = "python-extension")]
 pub use extension::{afresh, run as run_plain, start, version};
 pub use module::add_to;

@@ -44,6 +44,15 @@ pub fn interpreter(setup: Setup) -> anyhow::Result<Box<dyn Interpreter>> {
     }
 }
 
+/// Compiles a file without running it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn compile(setup: &Setup, path: &Path) -> anyhow::Result<()> {
+    let read = Engine::new(setup.clone())?.read(path);
+    read.map(drop).map_err(|wrong| anyhow::anyhow!("{}", wrong.describe().trim_end()))
+}
+
 /// A script, ready to run.
 pub(super) struct Compiled {
     pub(super) ast: AST,

@@ -38,6 +38,6 @@ mod time;
 mod timeout;
 mod web;
 
-pub use engine::{Engine, interpreter};
+pub use engine::{Engine, compile, interpreter};
 pub use memory::Allocator;
 pub use plain::{run as run_plain, version};

@@ -35,8 +35,10 @@ impl Server {
             self.hub.poll.remove(channel.takers_end());
         }
         self.hub.retire();
-        // Nobody else may listen there any more.
-        for listener in listeners {
+        // Nobody else may listen there any more. One that has not begun to serve, and may never do so, takes nothing: others have
+        // served until now.
+        let serves = !self.is_unready.load(Relaxed);
+        for listener in listeners.into_iter().filter(|_| serves) {
             let is_tcp = matches!(listener.address(), crate::Address::Tcp { .. });
             let accepted = std::iter::from_fn(|| listener.accept(&self.allowed).ok().flatten());
             accepted.take(BACKLOG).for_each(|socket| Connection::open(&self.hub, socket, is_tcp));

@@ -24,9 +24,12 @@
 //! serve, those from before give their connections to them, finish what they have begun, and end. When these fail before they
 //! serve, those from before go on.
 //!
+//! With [`Plan::watched`], changed files reload the server as a signal does, and the program that is tried is told which they
+//! are ([`Kept::changed`]).
+//!
 //! In the order of reading: `control` (what both sides say), `link` (a worker's end), `worker` (one process), `template`
 //! (which forks them), `pool` (how many there should be), `reception` (what the parent answers), `lobby` (whether connections
-//! wait), `crew` (those that there are), `reload` (from one program to the next), `parent` (the loop).
+//! wait), `crew` (those that there are), `sources` (files that are watched), `reload` (from one program to the next), `parent` (the loop).
 
 pub(crate) mod control;
 mod crew;
@@ -37,6 +40,7 @@ mod parent;
 mod pool;
 mod reception;
 mod reload;
+mod sources;
 mod template;
 mod worker;
 
@@ -52,6 +56,7 @@ pub use parent::supervise;
 pub use pool::Size;
 pub use reception::Reception;
 pub use reload::Kept;
+pub use sources::{Tree, Watched};
 pub use template::fork_workers;
 pub use worker::Program;
 
@@ -115,4 +120,6 @@ pub struct Plan {
     pub shutdown_timeout: Duration,
     /// Where a thread of the parent answers what its pools' receptions do.
     pub answers_at: Option<Listener>,
+    /// A change of these is as a signal to reload.
+    pub watched: Option<Watched>,
 }

@@ -1,6 +1,8 @@
 //! The loop of the parent: it waits for signals, for what workers say, and for the time.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::crew::Crew;
 use super::reload::{self, Kept};
+use super::sources::Sources;
 use super::worker::Program;
 use super::{Nobody, Observer, Plan, Pool, QUICK};
 use crate::listener::Listener;
@@ -45,6 +48,8 @@ pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
         crew.retire();
         crews.push(crew);
     }
+    // Before a worker loads anything: what changes behind that is seen.
+    let sources = plan.watched.map(Sources::watch).transpose()?;
     for crew in &mut crews {
         crew.begin()?;
     }
@@ -70,6 +75,7 @@ pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
         has_served: false,
         look_again: None,
         window,
+        sources,
     };
     while parent.look_after() {
         parent.wait()?;
@@ -94,6 +100,8 @@ struct Parent {
     /// When the observer wants to be asked again.
     look_again: Option<Instant>,
     window: Option<Window>,
+    /// Files that reload it when they change.
+    sources: Option<Sources>,
 }
 
 /// The parent has been told to stop.
@@ -108,6 +116,7 @@ impl Parent {
     fn look_after(&mut self) -> bool {
         self.obey();
         let now = Instant::now();
+        self.look_at_sources(now);
         for crew in &mut self.crews {
             crew.look_after(now);
         }
@@ -162,8 +171,21 @@ impl Parent {
         } else if quit || winch {
             self.stop(self.shutdown_timeout);
         } else if hup || usr2 {
-            self.reload();
+            self.reload(&BTreeSet::new());
         }
+    }
+
+    /// Reloads when files have changed that are watched.
+    fn look_at_sources(&mut self, now: Instant) {
+        let Some(sources) = &mut self.sources else { return };
+        sources.listen(now);
+        let Some(files) = sources.settled(now).filter(|_| self.stop.is_none()) else { return };
+        let first = files.first().map(|file| sources.shown(file).display().to_string()).unwrap_or_default();
+        match files.len() {
+            0 | 1 => tracing::info!("{first} changed: reloading"),
+            count => tracing::info!("{first} and {} more changed: reloading", count - 1),
+        }
+        self.reload(&files);
     }
 
     fn tell_observer(&mut self) {
@@ -207,7 +229,8 @@ impl Parent {
         }
     }
 
-    fn reload(&mut self) {
+    /// Tries what is new. `changed`: files that are said to have changed.
+    fn reload(&mut self, changed: &BTreeSet<PathBuf>) {
         if self.stop.is_some() {
             return;
         }
@@ -216,7 +239,7 @@ impl Parent {
             let _ = earlier.kill().and_then(|()| earlier.wait());
         }
         self.observer.reloads();
-        match reload::start_trial(&self.program, &self.crews) {
+        match reload::start_trial(&self.program, &self.crews, changed) {
             Ok(child) => self.trial = Some(child),
             Err(e) => {
                 tracing::error!("cannot reload: {}: {e}", self.program.path.display());
@@ -254,11 +277,18 @@ impl Parent {
     fn wait(&self) -> io::Result<()> {
         let mut fds = vec![PollFd::new(&self.heard, PollFlags::IN)];
         let descriptors: Vec<_> = self.crews.iter().flat_map(Crew::descriptors).collect();
+        fds.extend(self.sources.iter().map(|sources| PollFd::new(sources, PollFlags::IN)));
         fds.extend(descriptors.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
         let now = Instant::now();
         let times = self.crews.iter().filter_map(|crew| crew.next_look(now));
         let deadline = self.stop.iter().filter(|stop| !stop.has_killed).map(|stop| stop.deadline);
-        let timeout = times.chain(deadline).chain(self.look_again).min().map(|at| at.saturating_duration_since(now));
+        let settled = self.sources.as_ref().and_then(Sources::next_look);
+        let timeout = times
+            .chain(deadline)
+            .chain(self.look_again)
+            .chain(settled)
+            .min()
+            .map(|at| at.saturating_duration_since(now));
         let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

@@ -1,9 +1,13 @@
 //! From one program to the next: what a parent leaves to the program that it becomes, by its environment and open
 //! descriptors.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use rustix::process::Pid;
@@ -18,6 +22,8 @@ use crate::signals;
 
 /// The variable that says what is left. Lines, the first of them a word that says why.
 const KEPT: &str = "FCGI_SUPERVISOR";
+/// The variable that names files which have changed, one in a line, to the program that is tried.
+const CHANGED: &str = "FCGI_CHANGED";
 const TRIAL: &str = "trial";
 const RELOAD: &str = "reload";
 
@@ -32,6 +38,7 @@ pub struct Kept {
     scoreboards: Vec<(String, OwnedFd)>,
     /// The first end of a channel, whose second one follows.
     giving: Option<OwnedFd>,
+    changed: Vec<PathBuf>,
 }
 
 impl Kept {
@@ -45,6 +52,9 @@ impl Kept {
         let mut lines = text.lines();
         let why = lines.next().unwrap_or_default();
         let mut kept = Self { is_reload: true, is_trial: why == TRIAL, ..Self::default() };
+        let changed = inherit::variable(CHANGED).unwrap_or_default();
+        let files = changed.as_bytes().split(|byte| *byte == b'\n').filter(|file| !file.is_empty());
+        kept.changed = files.map(|file| OsStr::from_bytes(file).into()).collect();
         for line in lines {
             let bad = || io::Error::other(format!("{KEPT} has a line that says nothing: {line}"));
             kept.take_line(line).ok_or_else(bad)??;
@@ -85,6 +95,11 @@ impl Kept {
     /// Whether this process is only to try whether it could serve, and to end then. Its exit status tells.
     pub fn is_trial(&self) -> bool {
         self.is_trial
+    }
+
+    /// Of one that is only tried: files that are said to have changed.
+    pub fn changed(&self) -> &[PathBuf] {
+        &self.changed
     }
 
     /// The socket of a [name](Listener::name), if it was left.
@@ -162,9 +177,10 @@ impl Left {
 ///
 /// # Errors
 /// When it cannot be started.
-pub(super) fn start_trial(program: &Program, crews: &[Crew]) -> io::Result<Child> {
+pub(super) fn start_trial(program: &Program, crews: &[Crew], changed: &BTreeSet<PathBuf>) -> io::Result<Child> {
     let left = Left::new(TRIAL, crews)?;
-    program.command().env(KEPT, &left.text).stdin(Stdio::null()).stdout(Stdio::null()).spawn()
+    let changed = changed.iter().map(|file| file.as_os_str()).collect::<Vec<_>>().join(OsStr::new("\n"));
+    program.command().env(KEPT, &left.text).env(CHANGED, changed).stdin(Stdio::null()).stdout(Stdio::null()).spawn()
 }
 
 /// Becomes the new program; comes back only with an error.

@@ -9,6 +9,7 @@ fn main() -> std::process::ExitCode {
         program: "fcgi-lua",
         name: "Lua",
         interpreter: lua::interpreter,
+        compile: lua::compile,
         own: OwnOptions {
             valued: if cfg!(feature = "luajit") { "elj" } else { "el" },
             told: OPTIONS,

@@ -13,6 +13,7 @@ fn main() -> std::process::ExitCode {
         program: "fcgi-rhai",
         name: "Rhai",
         interpreter: rhai::interpreter,
+        compile: rhai::compile,
         own: OwnOptions {
             valued: "e",
             told: &[("-e CODE", "run this code; several are one program"), ("-", "run what standard input holds")],

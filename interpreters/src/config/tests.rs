@@ -61,6 +61,7 @@ fn every_key_is_the_option_of_its_name() {
         let language = language_with(&key);
         let needs = match key.as_str() {
             "static" | "answer-timeout" | "authorizer" | "logger" => "http = \"1\"\n",
+            "watch-also" => "watch = true\n",
             "status-listen" => "status = \"/status\"\n",
             "ping-response" => "ping = \"/ping\"\n",
             "slow-after" => "slow-log = \"/tmp/log\"\n",
@@ -72,7 +73,9 @@ fn every_key_is_the_option_of_its_name() {
         let words = from_file(&format!("{needs}{key} = {value}"), language)
             .unwrap_or_else(|mistakes| panic!("{}", mistakes[0]));
         let typed = typed_as(&key, &value);
-        let needed = needs.lines().map(|line| format!("--{}", line.replace(" = ", "=").replace('"', "")).into());
+        let needed = needs
+            .lines()
+            .map(|line| format!("--{}", line.replace(" = ", "=").replace("=true", "").replace('"', "")).into());
         let base: Vec<OsString> = std::iter::once("program".into()).chain(needed).collect();
         let with_it: Vec<OsString> = base.iter().cloned().chain(typed).collect();
         assert_eq!(meaning(language, &words), meaning(language, &with_it), "{key} = {value}");

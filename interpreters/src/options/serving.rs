@@ -35,6 +35,16 @@ pub(crate) struct Serving {
     #[arg(long)]
     pub(crate) check: bool,
 
+    /// Reload the server when sources change, as HUP does (development): files of the language beside the script or the
+    /// application, or below, or below --root, and the configuration file. Files that cannot be compiled change nothing. It
+    /// serves with --workers 1 where no other number is given
+    #[arg(long)]
+    pub(crate) watch: bool,
+
+    /// With --watch: this file as well, or all files of this directory and below it, such as templates (repeatable)
+    #[arg(long, value_name = "PATH", requires = "watch", value_hint = clap::ValueHint::AnyPath)]
+    pub(crate) watch_also: Vec<PathBuf>,
+
     /// Show in error pages what went wrong (never where strangers can see it)
     #[arg(long)]
     pub(crate) display_errors: bool,
