@@ -20,6 +20,8 @@ CONTAINERS = (dict, list, set)
 class Audited(Script):
     """Runs scripts, and says what they have changed."""
 
+    is_audited = True
+
     def __init__(self, arguments, stdio):
         self.before, self.lines = None, {}
         super().__init__(arguments, stdio)
@@ -114,9 +116,10 @@ class Audited(Script):
 
     def places(self):
         """The lines of the script that set an attribute, by its name."""
-        if self.path not in self.lines:
-            self.lines[self.path] = lines_of(self.path)
-        return self.lines[self.path]
+        path = self.turn.path
+        if path not in self.lines:
+            self.lines[path] = lines_of(path)
+        return self.lines[path]
 
 
 def made_at(value):

@@ -17,11 +17,6 @@ from fcgi._modules import Modules
 from fcgi._notes import noted, tell
 
 modules = sys.modules
-# Their module is one that scripts change: they are found quicker here.
-getrecursionlimit, getswitchinterval = sys.getrecursionlimit, sys.getswitchinterval
-gettrace, getprofile = sys.gettrace, sys.getprofile
-filters_mutated = warnings._filters_mutated
-restore_all = _fcgi.restore_all
 
 
 class Exits:
@@ -111,7 +106,8 @@ OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SI
 class Signals:
     """Handlers and timers of signals."""
 
-    def __init__(self):
+    def __init__(self, undo):
+        self.undo = undo
         self.set_signal = _signal.signal
         self.changed = set()
         self.timers = False
@@ -156,12 +152,15 @@ class Signals:
 
     def on_signal(self, number, *_):
         self.changed.add(int(number))
+        self.undo.add(self.leave)
 
     def on_timer(self, *_):
         self.timers = True
+        self.undo.add(self.leave)
 
     def on_mask(self, *_):
         self.masked = True
+        self.undo.add(self.leave)
 
     def leave(self):
         if self.timers:
@@ -188,7 +187,9 @@ class Isolation:
         self.script = script
         self.modules = self.Modules()
         self.exits = self.Exits(self.modules)
-        self.signals = self.Signals()
+        # What puts back what functions of the library have changed; it is called behind the script.
+        self.undo = set()
+        self.signals = self.Signals(self.undo)
         self.ends = self.Ends(script)
         self.sys_path, self.path = sys.path, list(sys.path)
         own = os.environ.get("PYTHONPATH")
@@ -198,13 +199,12 @@ class Isolation:
         self.lists = [(l, list(l)) for l in lists]
         self.paths = {}
         self.zone = os.environ.get("TZ")
-        self.moved = self.seeded = self.watches_random = False
+        self.seeded = self.watches_random = False
         for name in ("umask", "chdir", "fchdir"):
             tell(self.on_move, name, os, modules["posix"])
         tell(self.on_move, "setlocale", _locale)
         if "locale" in modules:
             modules["locale"]._setlocale = _locale.setlocale
-        self.recursion = sys.getrecursionlimit()
         self.interval = sys.getswitchinterval()
         self.gc = gc.isenabled(), gc.get_threshold()
         self.umask = _fcgi.umask()
@@ -213,7 +213,6 @@ class Isolation:
         self.threads = set(sys._current_frames())
         # Threads of requests that took too long.
         self.left = []
-        self.modules_then, self.libraries = 0, []
         sys.argv = []
         changing = {"stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__", "argv"}
         # Those that were replaced above are as they should be.
@@ -223,29 +222,34 @@ class Isolation:
         self.sys_snapshot = [_fcgi.Snapshot(sys.__dict__, changing)]
         self.put, self.keep = self.sys_snapshot[0].put, self.sys_snapshot[0].keep
         self.snapshots = [*self.sys_snapshot, _fcgi.Snapshot(builtins.__dict__, {"_"})]
+        self.traces = _fcgi.Traces(self)
 
     def on_move(self, *_):
         """The process is no longer where it was."""
-        self.moved = True
+        self.undo.add(self.leave_process)
 
     # ------------------------------------------------------------ before a script
 
     def enter(self, where, folder, environment):
-        """Makes ready for a script that runs in one directory and imports from another."""
+        """Makes ready for a script that runs in one directory and imports from another. Gives its search path, unless that is
+        for this request alone."""
         if self.directory != where:
             os.chdir(where)
             self.directory = where
+        path = None
         if b"PYTHONPATH" in environment:
-            path = [*self.own(folder), *self.wanted_path(environment), *self.path]
+            wanted = [*self.own(folder), *self.wanted_path(environment), *self.path]
         else:
             path = self.paths.get(folder)
             if path is None:
                 path = self.paths[folder] = [*self.own(folder), *self.path]
-        if self.sys_path != path:
-            self.sys_path[:] = path
+            wanted = path
+        if self.sys_path != wanted:
+            self.sys_path[:] = wanted
         if self.modules.folder is not folder:
             self.modules.enter(folder)
-        self.moved = False
+        self.undo.discard(self.leave_process)
+        return path
 
     def own(self, folder):
         """The script's own directory, unless an option such as -I keeps Python from searching it."""
@@ -335,47 +339,24 @@ class Isolation:
 
     def leave(self, uses):
         """Puts back what a script changed whose code is as `uses` says."""
-        known, chosen = self.modules, uses.chosen
-        first = self.snapshots if uses.builtins else self.sys_snapshot
-        if (
-            len(modules) != self.modules_then or chosen[0] != len(known.snapshots) or uses.everything
-            or known.learned or known.volatile or known.warning or known.uses.names
-        ):
-            # First what other things are put back by.
-            restore_all(first, self.lists, [])
-            chosen = known.leave(uses)
-        changed = restore_all(first, self.lists, chosen[2])
-        if changed and "time" in [chosen[1][number] for number in changed]:
-            self.leave_time(modules["time"])
-        filters_mutated()
-        if getrecursionlimit() != self.recursion:
-            sys.setrecursionlimit(self.recursion)
-        if getswitchinterval() != self.interval:
-            sys.setswitchinterval(self.interval)
-        if gettrace() is not None:
-            sys.settrace(None)
-        if getprofile() is not None:
-            sys.setprofile(None)
-        if uses.gc:
-            (gc.enable if self.gc[0] else gc.disable)()
-            gc.set_threshold(*self.gc[1])
-        signals = self.signals
-        if signals.changed or signals.timers or signals.masked:
-            signals.leave()
-        if self.moved:
-            self.leave_process()
-        if len(modules) != self.modules_then:
-            self.look_for_libraries()
-        for name, leave in self.libraries:
-            module = modules.get(name)
-            if module:
-                leave(module)
-        if _thread._count():
-            self.end_threads()
+        self.traces.leave(uses)
 
-    def look_for_libraries(self):
-        """Finds out which modules are there that keep something by functions of their own."""
-        self.modules_then = len(modules)
+    def has_put_back(self, names, numbers):
+        """Modules are as they were, of these names those with these numbers."""
+        if "time" in [names[number] for number in numbers]:
+            self.leave_time(modules["time"])
+
+    def leave_settings(self):
+        sys.setswitchinterval(self.interval)
+        sys.settrace(None)
+        sys.setprofile(None)
+
+    def leave_gc(self):
+        (gc.enable if self.gc[0] else gc.disable)()
+        gc.set_threshold(*self.gc[1])
+
+    def libraries(self):
+        """Finds out which modules are there that keep something by functions of their own; gives what puts that back."""
         leaves = {
             "_socket": self.leave_socket,
             "logging": self.leave_logging,
@@ -383,7 +364,7 @@ class Isolation:
             "asyncio.events": self.leave_asyncio,
             "random": self.leave_random,
         }
-        self.libraries = [(name, leave) for name, leave in leaves.items() if name in modules]
+        return [(name, leave) for name, leave in leaves.items() if name in modules]
 
     def leave_time(self, time):
         if self.zone is None:

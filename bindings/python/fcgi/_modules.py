@@ -99,7 +99,7 @@ class Loading:
         owner = self.owner
         self.volatile = Watched.looked
         code = self.module.__spec__.loader.get_code(self.module.__spec__.name)
-        owner.uses = Uses(owner.uses.names | (names_of(code) if code else {"exec"}))
+        owner.beside.update(names_of(code) if code else {"exec"})
         # Who loads it has looked at the request as well.
         Watched.looked = self.looked or self.volatile
         owner.watching -= 1
@@ -158,6 +158,13 @@ class Uses:
         self.gc = "gc" in names or self.everything
         # The modules that this means, of so many that are known.
         self.chosen = (-1, [], [])
+        self.more = self
+
+    def with_names(self, names):
+        """What this code and other code can change."""
+        if not self.more.names.issuperset(names):
+            self.more = Uses(self.names | names)
+        return self.more
 
 
 class Rewarning:
@@ -194,8 +201,8 @@ class Modules:
         _reload.known.append(self.known)
         # Those that the request loaded: a script may want another copy of a module for itself.
         self.learned = []
-        # What modules beside scripts can change.
-        self.uses = Uses(set())
+        # Names that the code of modules beside scripts uses.
+        self.beside = set()
         for name, module in list(modules.items()):
             if name != "__main__" and not name.startswith("fcgi"):
                 self.learn(name, module)
@@ -222,10 +229,13 @@ class Modules:
     def learn(self, name, module):
         """Remembers how a module of the standard library is."""
         self.known[name] = module
+        spec = getattr(module, "__spec__", None)
+        if type(spec) is machinery.ModuleSpec and not hasattr(spec, "_initializing"):
+            # Those that were there before the import system lack it, which is found out each time that they are imported.
+            spec._initializing = False
         if name.partition(".")[0] in CACHES or name in ("sys", "builtins") or not isinstance(module, type(sys)):
             return
-        origin = getattr(getattr(module, "__spec__", None), "origin", None) or ""
-        if self.is_standard(origin):
+        if self.is_standard(getattr(spec, "origin", None) or ""):
             self.snapshots[name] = _fcgi.Snapshot(module.__dict__, {"__warningregistry__"})
 
     @staticmethod
@@ -245,9 +255,8 @@ class Modules:
         library, and the names and the snapshots of those that a script with such code can have changed."""
         if uses.everything or self.learned or self.volatile or self.warning or len(modules) != len(self.known) + 1:
             self.settle(uses)
-        if self.uses.names:
-            # Seldom: what lies beside scripts is not the script, but is changed as often.
-            uses = Uses(uses.names | self.uses.names)
+        # What lies beside scripts is not the script, but is changed as often.
+        uses = uses.with_names(self.beside)
         if uses.chosen[0] != len(self.snapshots):
             uses.chosen = (len(self.snapshots), *self.choose(uses))
         return uses.chosen

@@ -1,7 +1,6 @@
 """Runs ordinary scripts: each request in a `__main__` of its own, with streams, arguments and environment of its own."""
 import os
 import sys
-from contextvars import Context
 from importlib.machinery import SourceFileLoader
 
 from fcgi import _fcgi, _removed
@@ -12,7 +11,6 @@ from fcgi._modules import CHANGERS, Uses, names_of
 from fcgi._streams import Streams
 
 Module = type(sys)
-new = Module.__new__
 modules = sys.modules
 # The names of code that is not known: it may change anything.
 EVERYTHING = Uses(CHANGERS)
@@ -20,6 +18,10 @@ EVERYTHING = Uses(CHANGERS)
 
 class Script:
     """Runs the scripts of one interpreter."""
+
+    # Whether what it leaves behind is told: by a `forget` of its own.
+    is_audited = False
+    unknown_uses = EVERYTHING
 
     def __init__(self, arguments, stdio):
         self.arguments, self.stdio = arguments, stdio
@@ -29,39 +31,37 @@ class Script:
         self.annotations = "__annotations__" in main
         self.paths = {}
         self.environments = os.environ, os.environb
-        self.serving = self.is_child = self.kept = False
-        self.abandoned = None
         self.nobody = Module("__main__")
         self.uses = {}
         self.isolation = Isolation(self)
         self.streams.keep = self.isolation.keep
+        self.turn = _fcgi.Turn(self)
         os.register_at_fork(before=self.forks, after_in_parent=self.isolation.signals.has_forked, after_in_child=self.forked)
         sys.addaudithook(stdio.audit)
 
     # ---------------------------------------------------------------- a request
 
-    def begin(self, path, environment, has_body):
+    @property
+    def begin(self):
         """Makes ready for a script; gives what calls functions in its context, and its globals."""
-        self.serving, self.path = True, path
-        environ, environb = self.environments
-        environ._data = environb._data = environment
+        return self.turn.begin
+
+    @property
+    def end(self):
+        """Does what happens at the end of a process; gives the exit status."""
+        return self.turn.end
+
+    @property
+    def serving(self):
+        """Whether a script runs for a request."""
+        return self.turn.serving
+
+    def known(self, path):
+        """What is known of a script."""
         known = self.paths.get(path)
         if known is None:
             known = self.paths[path] = self.know(path)
-        where, folder, names = known
-        main = modules["__main__"] = new(Module)
-        globals = self.globals = main.__dict__
-        # Of all names at once, an empty dictionary becomes a copy.
-        globals.update(names)
-        if self.annotations:
-            globals["__annotations__"] = {}
-        self.isolation.put("argv", [path, *self.arguments])
-        if self.kept:
-            self.kept = False
-            self.streams.put_back()
-        self.isolation.enter(where, folder, environment)
-        self.streams.open(environment, has_body)
-        return Context().run, globals
+        return known
 
     def know(self, path):
         """The directory that a script runs in, the one that it imports from, what its module begins with."""
@@ -87,7 +87,7 @@ class Script:
         """Lets go of a script that is an application, without an end; gives its module and its environment."""
         main = modules["__main__"]
         modules["__main__"] = self.nobody
-        self.serving, self.globals, self.kept = False, None, True
+        self.turn.keep()
         return main, os.environ._data
 
     def call(self, main, path, environment):
@@ -95,7 +95,8 @@ class Script:
         modules["__main__"] = main
         for one in self.environments:
             one._data = environment
-        where, folder, _ = self.paths.get(path) or self.paths.setdefault(path, self.know(path))
+        where, folder, _ = self.known(path)
+        self.turn.elsewhere()
         self.isolation.enter(where, folder, {})
 
     def close(self, status):
@@ -110,45 +111,13 @@ class Script:
         self.streams.forget()
         self.streams.open(environment, has_body)
 
-    def end(self, exception):
-        """Does what happens at the end of a process; gives the exit status."""
-        if self.abandoned is not None:
-            return self.forget(self.abandoned)
-        status = 0 if exception is None else self.report(exception)
-        exception = None
-        if self.is_child:
-            self.leave(status)
-        try:
-            try:
-                self.isolation.finish()
-            except _fcgi.RequestTimeout as e:
-                status = self.report(e)
-            status = self.streams.close(status)
-            modules["__main__"] = self.nobody
-            if _fcgi.clear_module(self.globals):
-                status = self.streams.close(status)
-            self.globals = None
-        except Ended:
-            pass
-        if self.is_child:
-            self.leave(status)
-        return self.forget(status if self.abandoned is None else self.abandoned)
-
     def forget(self, status):
         """Puts the interpreter back to how it was before the script."""
-        modules["__main__"] = self.nobody
-        if self.abandoned is not None:
-            self.streams.discard()
-        if self.globals is not None:
-            _fcgi.clear_module(self.globals)
-        self.isolation.leave(self.uses.get(self.path, EVERYTHING))
-        self.streams.forget()
-        self.serving, self.globals, self.abandoned = False, None, None
-        return status
+        return self.turn.forget(status)
 
     def abandon(self, status):
         """Ends the request where the script stands: as if the process were gone."""
-        self.abandoned = status
+        self.turn.abandon(status)
         self.stdio.abandon(status)
 
     # ---------------------------------------------------------------- the end of a script
@@ -202,7 +171,6 @@ class Script:
 
     def forked(self):
         """This process is a child that a script forked: a process as others are."""
-        self.is_child = True
         _fcgi.forked()
         self.isolation.signals.forked()
 

@@ -123,7 +123,8 @@ def keeps(kind, attribute, make):
 class NoSignals:
     """Handlers of signals are the requests' own."""
 
-    changed = timers = masked = False
+    def __init__(self, undo):
+        pass
 
 
 class SharedIsolation(Isolation):

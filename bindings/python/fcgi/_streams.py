@@ -4,6 +4,7 @@ import _io
 import _thread
 import sys
 
+from fcgi import _fcgi
 from fcgi._notes import noted
 
 FileIO, BufferedReader, BufferedWriter = _io.FileIO, _io.BufferedReader, _io.BufferedWriter
@@ -111,13 +112,7 @@ class Streams:
         if number == 1 and stream.buffer is raw:
             raw.write = unbuffered(self.stdio.write, self.stdio.flush)
         elif number == 1:
-            plain = buffer.flush
-
-            def flush_and_send():
-                plain()
-                self.stdio.flush()
-
-            buffer.flush = flush_and_send
+            buffer.flush = _fcgi.Flush(buffer.flush, self.stdio).flush
         self.note_changes(stream, number)
 
     def begin(self, stream, number):
@@ -162,9 +157,7 @@ class Streams:
         except AttributeError:
             pass
         except BaseException as e:
-            if stream is not stdout or not is_closed(stdout):
-                status = status or 120
-                self.complain(stream, e)
+            status = self.failed(stream, e, status)
         try:
             stream = sys.stderr
             if stream is stderr or stream is not None and not stream.closed:
@@ -172,6 +165,13 @@ class Streams:
         except BaseException:
             pass
         return status
+
+    def failed(self, stream, exception, status):
+        """Standard output cannot be written out; gives the exit status."""
+        if stream is self.made[1] and is_closed(stream):
+            return status
+        self.complain(stream, exception)
+        return status or 120
 
     @staticmethod
     def complain(stream, exception):

@@ -117,6 +117,17 @@ pub(super) fn flush_c_streams() {
     unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
+/// How deep calls may go (`sys.getrecursionlimit`).
+pub(super) fn recursion_limit(_py: Python<'_>) -> i32 {
+    // SAFETY: the interpreter is held.
+    unsafe { ffi::Py_GetRecursionLimit() }
+}
+
+pub(super) fn set_recursion_limit(_py: Python<'_>, limit: i32) {
+    // SAFETY: as above.
+    unsafe { ffi::Py_SetRecursionLimit(limit) };
+}
+
 /// Calls `f` with each key and value of a dictionary, until it gives false.
 pub(super) fn each(dict: &Bound<'_, PyDict>, mut f: impl FnMut(*mut ffi::PyObject, *mut ffi::PyObject) -> bool) {
     let (mut at, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());

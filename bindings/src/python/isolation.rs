@@ -72,7 +72,7 @@ impl Snapshot {
     }
 
     /// Sets one of the values that may change, which is no reason to compare.
-    fn put(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub(super) fn put(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let dict = self.dict.bind(py);
         let is_known = kept.tag.is_some() && kept.tag == ffi::tag(dict);
@@ -122,6 +122,7 @@ impl Snapshot {
                 return Ok(changed);
             }
             Difference::More(keys) => {
+                let mut held = Vec::with_capacity(keys.len());
                 for key in keys {
                     let Some(value) = dict.get_item(&key)? else { continue };
                     if value.is_instance_of::<PyModule>() {
@@ -129,8 +130,13 @@ impl Snapshot {
                     } else {
                         dict.del_item(&key)?;
                         changed.push(key);
+                        held.push(value);
                     }
                 }
+                // What is let go of may run code: until then, nothing else happens.
+                *tag = ffi::tag(dict);
+                drop(kept);
+                drop(held);
                 return Ok(changed);
             }
             Difference::Other => {}
@@ -180,10 +186,7 @@ pub(super) fn restore_all(
     for pair in lists {
         let pair = pair.cast::<PyTuple>()?;
         let (now, before) = (pair.get_item(0)?, pair.get_item(1)?);
-        let (now, before) = (now.cast::<PyList>()?, before.cast::<PyList>()?);
-        if now.len() != before.len() || now.iter().zip(before).any(|(now, before)| !now.is(&before)) {
-            now.set_slice(0, now.len(), before)?;
-        }
+        put_list_back(now.cast()?, before.cast()?)?;
     }
     let mut changed = Vec::new();
     for (number, snapshot) in others.iter().enumerate() {
@@ -192,6 +195,14 @@ pub(super) fn restore_all(
         }
     }
     Ok((!changed.is_empty()).then_some(changed))
+}
+
+/// Lets a list hold the very objects that another one holds.
+pub(super) fn put_list_back(now: &Bound<'_, PyList>, before: &Bound<'_, PyList>) -> PyResult<()> {
+    if now.len() != before.len() || now.iter().zip(before).any(|(now, before)| !now.is(&before)) {
+        now.set_slice(0, now.len(), before)?;
+    }
+    Ok(())
 }
 
 /// The keys of a dictionary for which another one has not the same value.

@@ -41,6 +41,8 @@ mod request;
 mod slow;
 mod stdio;
 mod timeout;
+mod traces;
+mod turn;
 mod wsgi;
 
 pub use asgi::serve_asgi;

@@ -10,7 +10,9 @@ use super::channel::{self, Channel};
 use super::isolation::{self, Snapshot};
 use super::process::{self, Environment};
 use super::request::Request;
-use super::stdio::Stdio;
+use super::stdio::{Flush, Stdio};
+use super::traces::Traces;
+use super::turn::Turn;
 use super::{asgi, descriptors, ffi, own, reload, timeout};
 
 /// Adds what the package `fcgi` needs to its native module.
@@ -23,6 +25,8 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Request>()?;
     module.add_class::<Snapshot>()?;
     module.add_class::<Environment>()?;
+    module.add_class::<Traces>()?;
+    module.add_class::<Turn>()?;
     module.add_function(wrap_pyfunction!(isolation::restore_all, module)?)?;
     module.add_function(wrap_pyfunction!(isolation::clear_module, module)?)?;
     module.add_function(wrap_pyfunction!(isolation::others, module)?)?;
@@ -34,6 +38,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("RequestTimeout", py.get_type::<timeout::RequestTimeout>())?;
     module.add_function(wrap_pyfunction!(limited, module)?)?;
     module.add_class::<Stdio>()?;
+    module.add_class::<Flush>()?;
     module.add_class::<Channel>()?;
     module.add_function(wrap_pyfunction!(channel::not_with_threads, module)?)?;
     module.add_function(wrap_pyfunction!(accept::accept, module)?)?;

@@ -133,7 +133,7 @@ impl Stdio {
     }
 
     /// Sends what has been written, unless the request ends anyway.
-    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+    pub(super) fn flush(&self, py: Python<'_>) -> PyResult<()> {
         // What is to be sent is the server's: a child that a script has forked would send it a second time.
         if self.ending.load(Ordering::Relaxed) || descriptors::is_forked() {
             return Ok(());
@@ -144,7 +144,7 @@ impl Stdio {
     }
 
     /// From now on nothing is sent before the request's end.
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.ending.store(true, Ordering::Relaxed);
     }
 
@@ -168,5 +168,27 @@ impl Stdio {
         if let Some(request) = request {
             py.detach(|| descriptors::finish(&request, status, had_children));
         }
+    }
+}
+
+/// Flushing the buffer of standard output, after which what was written is sent.
+#[pyclass(frozen, module = "fcgi._fcgi")]
+pub(super) struct Flush {
+    plain: Py<PyAny>,
+    stdio: Py<Stdio>,
+}
+
+#[pymethods]
+impl Flush {
+    /// For the buffer's own method.
+    #[new]
+    fn new(plain: Py<PyAny>, stdio: Py<Stdio>) -> Self {
+        Self { plain, stdio }
+    }
+
+    /// What is called in its place.
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        self.plain.call0(py)?;
+        self.stdio.get().flush(py)
     }
 }
