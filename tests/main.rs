@@ -20,6 +20,7 @@
 //! * `workers`: processes, threads, signals, stopping
 //! * `pools`: how many processes serve, when they are replaced, what becomes of their connections
 //! * `reload`: programs, options and scripts that are replaced under load
+//! * `master`: several pools of one file
 //! * `storm`: load through nginx while workers are killed, scripts loop, leak and exit, and servers are reloaded
 //! * `watch`: source files that reload the server when they change
 //! * `configuration`: the configuration file, right and wrong
@@ -76,6 +77,7 @@ mod fidelity;
 mod forked;
 mod http;
 mod limits;
+mod master;
 #[cfg(feature = "python")]
 mod mercurial;
 mod modes;

@@ -133,11 +133,16 @@ fn workers_are_replaced_after_so_many_requests_and_no_request_is_lost() {
     let pool = Pool::start(&["--workers", "2", "--max-requests", "20"]);
     let mut kept: Vec<_> = (0..4).map(|_| connect(&pool.address)).collect();
     let mut seen = HashSet::new();
-    for round in 0..150 {
-        seen.insert(ask_on(&mut *kept[round % 4], ""));
-        seen.insert(pool.ask(""));
-    }
-    assert!(seen.len() >= 5, "300 requests by {} workers", seen.len());
+    let mut round = 0;
+    // As many requests as it takes: on a busy machine a worker starts slowly, and those before it serve on.
+    wait_for("several workers have been replaced", || {
+        for _ in 0..10 {
+            round += 1;
+            seen.insert(ask_on(&mut *kept[round % 4], ""));
+            seen.insert(pool.ask(""));
+        }
+        seen.len() >= 6
+    });
     wait_for("those that were replaced end", || pool.workers().len() == 2);
     let log = pool.stop();
     assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");

@@ -42,13 +42,24 @@ pub fn is_listening(fd: impl AsFd) -> bool {
 /// # Errors
 /// When `LISTEN_FDS` is no number, or names a descriptor that is not open.
 pub fn systemd() -> io::Result<Vec<OwnedFd>> {
+    Ok(systemd_named()?.into_iter().map(|(_, fd)| fd).collect())
+}
+
+/// As [`systemd`], with the names of the sockets (`FileDescriptorName=`; empty when there are none).
+///
+/// # Errors
+/// As for [`systemd`].
+pub fn systemd_named() -> io::Result<Vec<(String, OwnedFd)>> {
     let count = std::env::var("LISTEN_FDS").ok();
     let (true, Some(count)) = (is_from_systemd(), count) else { return Ok(Vec::new()) };
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let names = names.split(':').map(str::to_owned).chain(std::iter::repeat(String::new()));
     for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
         forget(name);
     }
     let count: RawFd = count.parse().map_err(|_| io::Error::other(format!("LISTEN_FDS={count} is no number")))?;
-    (FIRST_LISTEN_FD..FIRST_LISTEN_FD.saturating_add(count)).map(take).collect()
+    let numbers = FIRST_LISTEN_FD..FIRST_LISTEN_FD.saturating_add(count);
+    names.zip(numbers).map(|(name, number)| Ok((name, take(number)?))).collect()
 }
 
 /// Whether systemd passed sockets to this process.
@@ -143,7 +154,7 @@ pub fn take(number: RawFd) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// When the process is out of descriptors.
-pub(crate) fn inheritable(fd: impl AsFd) -> io::Result<OwnedFd> {
+pub fn inheritable(fd: impl AsFd) -> io::Result<OwnedFd> {
     // Not below 3: these numbers are replaced in the child.
     let copy = fcntl_dupfd_cloexec(fd, FIRST_LISTEN_FD)?;
     fcntl_setfd(&copy, fcntl_getfd(&copy)? - FdFlags::CLOEXEC)?;

@@ -102,7 +102,7 @@ impl Heard {
     }
 
     /// Makes the descriptor wait for the next signal.
-    pub(crate) fn woken(&self) {
+    pub fn woken(&self) {
         while rustix::io::read(&self.wake, &mut [0; 64]).is_ok_and(|count| count > 0) {}
     }
 }
@@ -127,7 +127,7 @@ pub fn held_back<R>(start: impl FnOnce() -> R) -> io::Result<R> {
 ///
 /// # Errors
 /// When the system refuses to hold signals back.
-pub(crate) fn all_held_back<R>(start: impl FnOnce() -> R) -> io::Result<R> {
+pub fn all_held_back<R>(start: impl FnOnce() -> R) -> io::Result<R> {
     hold(&OF_PARENT, start)
 }
 
@@ -136,6 +136,11 @@ fn hold<R>(signals: &[Signal], start: impl FnOnce() -> R) -> io::Result<R> {
     let started = start();
     before.thread_set_mask()?;
     Ok(started)
+}
+
+/// Whether a terminal may send signals that nobody meant (WINCH).
+pub fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
 }
 
 /// A handler, not "ignore": a script's children would inherit that, and `yes | head -1` would never end.

@@ -8,11 +8,12 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 use fcgi_core::Setup;
+use fcgi_core::supervisor::Size;
 
 use crate::config::{Config, Effective, Mistake, explain};
-use crate::languages::Known;
+use crate::languages::{KNOWN, Known};
 use crate::line::Line;
-use crate::{Language, LanguageOption, Options, options, run};
+use crate::{Language, LanguageOption, Options, master, options, run};
 
 /// One server: what serves, and how.
 pub(crate) struct Asked {
@@ -21,6 +22,20 @@ pub(crate) struct Asked {
     pub(crate) language: &'static Known,
     pub(crate) options: Options,
     pub(crate) line: Line,
+}
+
+impl Asked {
+    /// The runner of its language, if that is not `own`.
+    pub(crate) fn other_program(&self, own: &Known) -> Option<PathBuf> {
+        self.language.find_program().filter(|_| self.language.key != own.key)
+    }
+
+    /// Its command line: what was typed, and whose sections without a language are.
+    pub(crate) fn words_for_other(&self, own: &Known) -> Vec<OsString> {
+        let is_known = self.options.configuration.called_by.is_some();
+        let called_by = ["--called-by", own.key].map(OsString::from).into_iter().filter(|_| !is_known);
+        called_by.chain(self.line.whole.iter().skip(1).cloned()).collect()
+    }
 }
 
 /// All that is asked for.
@@ -77,6 +92,8 @@ impl Order {
             let options = take(own, &matches, &mut line)?;
             return Ok(Self { pools: vec![Asked { pool: None, language: own, options, line }], config: None });
         };
+        let called_by = matches.get_one::<String>("called_by");
+        let own = KNOWN.iter().find(|known| called_by.is_some_and(|key| *key == known.key)).unwrap_or(own);
         let config = Config::read(file, own).map_err(Ended::Mistakes)?;
         let pool = matches.get_one::<String>("pool");
         let is_typed = |key: &str| is_typed(&command, &matches, key);
@@ -106,8 +123,16 @@ impl Order {
 }
 
 impl Order {
-    /// Does what is asked for; gives the exit status.
-    pub(crate) fn run(self, language: &Language) -> u8 {
+    /// Whether the pools of a file are to be served, and not the one that `--pool` names.
+    pub(crate) fn is_for_master(&self) -> bool {
+        self.pools.iter().all(|Asked { pool, options, .. }| {
+            let does_more = options.serving.check || options.listening.print_config.is_some();
+            pool.is_some() && options.configuration.pool.is_none() && !does_more
+        })
+    }
+
+    /// What can be found wrong without beginning to serve.
+    pub(crate) fn wrong(&self, language: &Language) -> Vec<String> {
         let checks = self.pools.iter().any(|asked| asked.options.configuration.check_config);
         let mut wrong = Vec::new();
         for asked in &self.pools {
@@ -124,15 +149,37 @@ impl Order {
                 wrong.extend(run::check(asked).into_iter().map(|e| self.located(asked, &format!("{e:#}"))));
             }
         }
+        for (at, asked) in self.pools.iter().enumerate() {
+            for (option, address) in asked.options.addresses() {
+                let has = |other: &&Asked| other.options.addresses().iter().any(|(_, known)| *known == address);
+                if let Some(first) = self.pools[..at].iter().find(has) {
+                    let first = first.pool.as_deref().unwrap_or_default();
+                    let text = format!("--{option}: the pool \"{first}\" listens on {address} already");
+                    wrong.push(self.located(asked, &text));
+                }
+            }
+        }
+        wrong
+    }
+
+    /// Does what is asked for; gives the exit status.
+    pub(crate) fn run(self, language: &Language) -> u8 {
+        let wrong = self.wrong(language);
         if !wrong.is_empty() {
             for text in wrong {
                 eprintln!("{text}");
             }
             return crate::USAGE;
         }
-        if checks {
+        if self.pools.iter().any(|asked| asked.options.configuration.check_config) {
             println!("{}: the configuration is right", language.program);
             return 0;
+        }
+        if self.is_for_master() {
+            return master::run(language, &self).unwrap_or_else(|e| {
+                eprintln!("{e:#}");
+                crate::USAGE
+            });
         }
         if self.pools.len() > 1 {
             let names: Vec<_> = self.pools.iter().filter_map(|asked| asked.pool.as_deref()).collect();
@@ -146,9 +193,9 @@ impl Order {
         let Self { pools, config } = self;
         let mut pools = pools.into_iter();
         let Some(asked) = pools.next() else { return 0 };
-        if let Some(program) = asked.language.find_program().filter(|_| asked.language.key != language.known().key) {
+        if let Some(program) = asked.other_program(language.known()) {
             // It reads the same file, and finds its own language there.
-            let why = std::process::Command::new(&program).args(asked.line.whole.iter().skip(1)).exec();
+            let why = std::process::Command::new(&program).args(asked.words_for_other(language.known())).exec();
             eprintln!("{}: cannot start {}: {why}", language.program, program.display());
             return crate::USAGE;
         }
@@ -163,7 +210,7 @@ impl Order {
     }
 
     /// An error with its place in the file, or behind the program's name.
-    fn located(&self, asked: &Asked, text: &str) -> String {
+    pub(crate) fn located(&self, asked: &Asked, text: &str) -> String {
         match &self.config {
             Some(config) => config.mistake(asked.pool.as_deref(), text.to_owned()).to_string(),
             None => format!("{}: {text}", asked.language.program),
@@ -181,7 +228,11 @@ fn asked(language: &Language, typed: &Line, effective: Effective) -> Result<Aske
     line.language = language_values(known, &matches);
     // What interpreters show of it is what was typed.
     line.whole.clone_from(&typed.whole);
-    let options = Options::from_arg_matches(&matches).map_err(|e| complain(&e))?.settled();
+    let mut options = Options::from_arg_matches(&matches).map_err(|e| complain(&e))?.settled();
+    if pool.is_some() {
+        // A pool has a parent, which can be reloaded.
+        options.processes.workers.get_or_insert(Size::fixed(1));
+    }
     Ok(Asked { pool, language: known, options, line })
 }
 
@@ -214,6 +265,15 @@ fn is_typed(command: &Command, matches: &ArgMatches, key: &str) -> bool {
 }
 
 impl Ended {
+    /// What is wrong, line by line.
+    pub(crate) fn mistakes(self) -> Vec<String> {
+        match self {
+            Self::Misused(text) => vec![text],
+            Self::Mistakes(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+            Self::Told(_) => Vec::new(),
+        }
+    }
+
     /// Says it; gives the exit status.
     pub(crate) fn tell(self, language: &Language) -> u8 {
         match self {

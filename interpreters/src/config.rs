@@ -35,9 +35,10 @@ const LANGUAGE: &str = "language";
 const POOL: &str = "pool";
 const OTHERS: [&str; 4] = [SCRIPT, ARGUMENTS, INTERPRETER_OPTIONS, LANGUAGE];
 /// Options that make no sense in a file.
-const NO_KEYS: [&str; 8] = ["help", "version", "config", "check", "check-config", "print-config", "pool", "daemonize"];
+const NO_KEYS: [&str; 9] =
+    ["help", "version", "config", "check", "check-config", "print-config", "pool", "called-by", "daemonize"];
 /// Options that two pools cannot share.
-const OF_A_POOL: [&str; 2] = ["listen", "http"];
+const OF_A_POOL: [&str; 3] = ["listen", "http", "status-listen"];
 /// Options that are the parent's, which all pools share.
 const OF_THE_PARENT: [&str; 3] = ["pid-file", "log-to", "log-format"];
 

@@ -10,6 +10,7 @@ mod front;
 mod languages;
 mod line;
 mod log;
+mod master;
 mod mode;
 mod notify;
 mod options;

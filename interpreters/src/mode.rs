@@ -27,6 +27,8 @@ pub(crate) enum Mode {
     Plain,
 }
 
+/// Set by a master: numbers of descriptors that listen, separated by spaces.
+pub(crate) const SOCKETS: &str = "FCGI_POOL_SOCKETS";
 /// Names of sockets that have no address of their own.
 const SYSTEMD: &str = "systemd:";
 const DESCRIPTOR_0: &str = "fd:0";
@@ -36,6 +38,7 @@ pub(crate) fn serves(options: &Options) -> bool {
     !options.listening.listen.is_empty()
         || options.listening.http.is_some()
         || inherit::is_from_systemd()
+        || std::env::var_os(SOCKETS).is_some()
         || inherit::is_listening(io::stdin())
 }
 
@@ -55,7 +58,12 @@ pub(crate) fn find(options: &Options) -> anyhow::Result<Mode> {
         }
         return Ok(Mode::Serve { listeners, kept });
     }
-    let passed = inherit::systemd().context("LISTEN_FDS")?;
+    let mut passed = inherit::systemd().context("LISTEN_FDS")?;
+    if let Some(numbers) = inherit::variable(SOCKETS) {
+        for number in numbers.to_string_lossy().split(' ') {
+            passed.push(inherit::take(number.parse().context(SOCKETS)?).context(SOCKETS)?);
+        }
+    }
     for (number, fd) in passed.into_iter().enumerate() {
         listeners.push(Listener::inherited(fd)?.named(&format!("{SYSTEMD}{number}")));
     }

@@ -1,17 +1,22 @@
 //! What a service manager is told (sd_notify(3)): that the server is ready, reloads, stops; how it is; that it lives.
 //!
 //! The socket is opened once, so that it can be reached from below `--chroot`, and its name is taken out of the environment,
-//! so that no script can speak for the server.
+//! so that no script can speak for the server. To the parent of one pool among several, the [master](crate::master) is the
+//! service manager, by a socket that has no name.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use fcgi_core::inherit;
+use rustix::io::FdFlags;
 use sd_notify::NotifyState;
 
+/// Set by a master: the number of its process, and of the descriptor that leads to it.
+pub(crate) const MASTER: &str = "FCGI_MASTER";
 const SOCKET: &str = "NOTIFY_SOCKET";
 const WATCHDOG: &str = "WATCHDOG_USEC";
 const WATCHDOG_PID: &str = "WATCHDOG_PID";
@@ -26,6 +31,8 @@ pub(crate) struct Notifier {
     alive_every: Option<Duration>,
     next: Option<Instant>,
     told: String,
+    /// The process of the master that is told, if it is one.
+    master: Option<i32>,
     variables: Vec<(OsString, OsString)>,
 }
 
@@ -38,13 +45,35 @@ impl Notifier {
             notifier.variables.push((name.into(), value.clone()));
             Some(value)
         };
+        let master = variable(MASTER);
+        let master = master.as_ref().and_then(|numbers| numbers.to_str()?.split_once(' '));
+        let master = master.and_then(|(pid, number)| Some((pid.parse().ok()?, number.parse().ok()?)));
         let socket = variable(SOCKET);
         let period = variable(WATCHDOG).and_then(|period| period.to_str()?.parse().ok()).map(Duration::from_micros);
         let is_ours = variable(WATCHDOG_PID).is_none_or(|pid| pid == *std::process::id().to_string());
-        notifier.socket = socket.and_then(|name| connect(name.as_bytes()).ok());
+        let taken: Option<(i32, OwnedFd)> = master.and_then(|(pid, number)| Some((pid, inherit::take(number).ok()?)));
+        notifier.socket = match taken {
+            Some((pid, socket)) => {
+                notifier.master = Some(pid);
+                Some(socket.into())
+            }
+            None => socket.and_then(|name| connect(name.as_bytes()).ok()),
+        };
         // Twice as often as it must be, as sd_watchdog_enabled(3) advises.
         notifier.alive_every = period.filter(|period| is_ours && !period.is_zero()).map(|period| period / 2);
         notifier
+    }
+
+    /// The process of the master that is told, if it is none of a service manager's.
+    pub(crate) fn master(&self) -> Option<i32> {
+        self.master
+    }
+
+    /// Lets the program that this one becomes find its way to the master.
+    pub(crate) fn becomes_new(&self) {
+        if let Some(socket) = self.socket.as_ref().filter(|_| self.master.is_some()) {
+            let _ = rustix::io::fcntl_setfd(socket, FdFlags::empty());
+        }
     }
 
     /// The variables as they were, for a program that this one becomes.

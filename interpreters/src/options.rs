@@ -90,6 +90,19 @@ impl Options {
         self
     }
 
+    /// What the pool is called: as in the file, or as the language.
+    pub(crate) fn pool_name(&self, language: &Language) -> String {
+        self.configuration.pool.clone().unwrap_or_else(|| language.name.to_lowercase())
+    }
+
+    /// Where it listens, with the options that say so.
+    pub(crate) fn addresses(&self) -> Vec<(&'static str, String)> {
+        let mut all: Vec<_> = self.listening.listen.iter().map(|address| ("listen", address.to_string())).collect();
+        all.extend(self.listening.http.clone().map(|address| ("http", address)));
+        all.extend(self.watching.status_listen.as_ref().map(|address| ("status-listen", address.to_string())));
+        all
+    }
+
     /// The scoreboard of a pool with so many workers, if anybody is to read it.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ pub(crate) fn plan(
         let mut program = program.clone();
         program.environment.push((BACKEND.into(), front.backend_path()));
         pools.push(Pool {
-            name: "http".to_owned(),
+            name: "HTTP front".to_owned(),
             listeners: vec![front.http],
             program,
             size: Size::fixed(1),
@@ -44,9 +44,9 @@ pub(crate) fn plan(
     let reception = reception(language, options, scoreboard.as_ref(), &listeners)?;
     let answers_at = status_socket.as_ref().map(|socket| Listener::inherited(socket.fd().try_clone()?)).transpose()?;
     // The parent alone answers there; its socket is kept over reloads as others are.
-    pools.extend(status_socket.map(|socket| Pool::without_workers("status", vec![socket])));
+    pools.extend(status_socket.map(|socket| Pool::without_workers("status page", vec![socket])));
     pools.push(Pool {
-        name: language.name.to_lowercase(),
+        name: options.pool_name(language),
         listeners,
         program,
         size: workers,
@@ -80,7 +80,7 @@ fn reception(
     let Some(scoreboard) = scoreboard else { return Ok(None) };
     let copies = listeners.iter().map(|listener| listener.fd().try_clone()).collect::<Result<_, _>>()?;
     let desk = options.desk(vec![status::Pool {
-        name: language.name.to_lowercase(),
+        name: options.pool_name(language),
         manager: options.processes.manager(),
         scoreboard: scoreboard.clone(),
         listeners: copies,

@@ -279,7 +279,7 @@ fn status_socket(options: &Options, kept: &mut Kept) -> anyhow::Result<Option<Li
 fn status_of(order: &Order<'_>, scoreboard: &Scoreboard, listeners: &[Listener]) -> anyhow::Result<status::Pool> {
     let copies: Result<_, _> = listeners.iter().map(|listener| listener.as_fd().try_clone_to_owned()).collect();
     Ok(status::Pool {
-        name: order.language.name.to_lowercase(),
+        name: order.options.pool_name(order.language),
         manager: order.options.processes.manager(),
         scoreboard: scoreboard.clone(),
         listeners: copies?,
@@ -293,14 +293,14 @@ fn books(order: &Order<'_>, scoreboard: Option<Scoreboard>, listeners: &[Listene
     let pools = pool.into_iter().collect();
     let desk = options.desk(pools);
     let measures_cost = scoreboard.is_some();
-    let access_log = options.watching.access_log(&language.name.to_lowercase())?.map(Arc::new);
+    let access_log = options.watching.access_log(&options.pool_name(language))?.map(Arc::new);
     Ok(Books { scoreboard, measures_cost, desk: desk.is_open().then(|| Arc::new(desk)), access_log })
 }
 
 /// What tells of requests that run for long.
 fn slow_log(order: &Order<'_>, scoreboard: Option<Scoreboard>) -> anyhow::Result<Option<Arc<SlowLog>>> {
     let Order { language, options, line, .. } = order;
-    let Some(log) = options.watching.slow_log(&language.name.to_lowercase())? else { return Ok(None) };
+    let Some(log) = options.watching.slow_log(&options.pool_name(language))? else { return Ok(None) };
     let setup = setup(order);
     let script = line.script.clone().or_else(|| setup.option("app").map(Into::into)).filter(|_| !setup.other_scripts);
     Ok(Some(Arc::new(log.script(script).scoreboard(scoreboard))))

@@ -3,8 +3,9 @@
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use fcgi_core::supervisor::Observer;
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::log;
 use crate::notify::Notifier;
@@ -29,8 +30,26 @@ impl Service {
     /// # Errors
     /// When a living process holds the pid file.
     pub(crate) fn start(system: &System) -> anyhow::Result<Self> {
-        let pid_file = system.pid_file.as_deref().map(PidFile::claim).transpose()?;
-        Ok(Self { notifier: Notifier::take(), pid_file, serves: false, stops: false })
+        let notifier = Notifier::take();
+        // The file of several pools is their master's.
+        let path = system.pid_file.as_deref().filter(|_| notifier.master().is_none());
+        let pid_file = path.map(PidFile::claim).transpose()?;
+        if let Some(master) = notifier.master() {
+            // Nobody would stop or reload it.
+            set_parent_process_death_signal(Some(Signal::TERM))?;
+            ensure!(getppid().is_some_and(|pid| pid.as_raw_nonzero().get() == master), "the master has ended");
+        }
+        Ok(Self { notifier, pid_file, serves: false, stops: false })
+    }
+
+    /// Tells how it is, in words, when it is time to; gives the next time.
+    pub(crate) fn tell(&mut self, how: impl FnOnce() -> String) -> Option<Instant> {
+        let what = match (self.stops, self.serves) {
+            (true, _) => "stopping",
+            (false, true) => "serving",
+            (false, false) => "starting",
+        };
+        self.notifier.tell(|| format!("{what} {}", how()))
     }
 
     /// What a program that this one becomes must know.
@@ -88,6 +107,7 @@ impl Observer for Service {
 
     fn becomes_new(&mut self) {
         log::becomes_new();
+        self.notifier.becomes_new();
     }
 
     fn stops(&mut self) {
@@ -100,11 +120,6 @@ impl Observer for Service {
     }
 
     fn looks(&mut self, workers: usize) -> Option<Instant> {
-        let what = match (self.stops, self.serves) {
-            (true, _) => "stopping",
-            (false, true) => "serving",
-            (false, false) => "starting",
-        };
-        self.notifier.tell(|| format!("{what} with {workers} workers"))
+        self.tell(|| format!("with {workers} workers"))
     }
 }

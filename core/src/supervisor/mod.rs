@@ -58,7 +58,7 @@ pub use reception::Reception;
 pub use reload::Kept;
 pub use sources::{Tree, Watched};
 pub use template::fork_workers;
-pub use worker::Program;
+pub use worker::{Program, how_it_ended};
 
 /// The name of the number that tells a process to [fork workers](fork_workers), and not to be one.
 pub const TEMPLATE: &str = "template";

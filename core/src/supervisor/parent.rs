@@ -17,7 +17,7 @@ use super::sources::Sources;
 use super::worker::Program;
 use super::{Nobody, Observer, Plan, Pool, QUICK};
 use crate::listener::Listener;
-use crate::signals::Heard;
+use crate::signals::{Heard, has_terminal};
 use crate::status::window::Window;
 
 /// The exit status of a process that a second SIGINT ends, as shells report it.
@@ -295,9 +295,4 @@ impl Parent {
             Err(e) => Err(e.into()),
         }
     }
-}
-
-/// Whether a terminal may send signals that nobody meant.
-fn has_terminal() -> bool {
-    std::fs::File::open("/dev/tty").is_ok()
 }

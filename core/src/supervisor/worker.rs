@@ -39,7 +39,8 @@ impl Program {
         Self { path, name, arguments: arguments.collect(), environment: Vec::new() }
     }
 
-    pub(super) fn command(&self) -> Command {
+    /// As a command that is still to be run.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.arg0(&self.name).args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
@@ -189,7 +190,7 @@ impl Worker {
     pub(super) fn ended(&self) -> Option<String> {
         match waitpid(Some(self.pid), WaitOptions::NOHANG) {
             Ok(None) | Err(rustix::io::Errno::INTR) => None,
-            Ok(Some((_, status))) => Some(in_words(status)),
+            Ok(Some((_, status))) => Some(how_it_ended(status)),
             // Somebody else has waited for it.
             Err(_) => Some("has ended".to_owned()),
         }
@@ -201,7 +202,8 @@ impl Worker {
     }
 }
 
-fn in_words(status: WaitStatus) -> String {
+/// How a process ended, in words that follow its name.
+pub fn how_it_ended(status: WaitStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => format!("ended with status {code}"),
         (None, Some(signal)) => {

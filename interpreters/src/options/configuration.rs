@@ -9,7 +9,7 @@ use clap::Args;
 #[command(next_help_heading = "Configuration file")]
 pub(crate) struct Configuration {
     /// Read options from this file (TOML): keys are the long options, and script, arguments; what is on the command line
-    /// goes before. Tables [pool.NAME] are servers of their own: --pool chooses one
+    /// goes before. Tables [pool.NAME] are servers of their own: all of them are served, or the one that --pool names
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
 
@@ -20,4 +20,8 @@ pub(crate) struct Configuration {
     /// With --config: serve this pool alone
     #[arg(long, value_name = "NAME", requires = "config")]
     pub(crate) pool: Option<String>,
+
+    /// Said where a runner calls that of another language: its own one, which sections that name none have.
+    #[arg(long, hide = true)]
+    pub(crate) called_by: Option<String>,
 }

@@ -52,7 +52,9 @@ impl Processes {
     pub(crate) fn manager(&self) -> &'static str {
         match self.workers {
             None => "none",
-            Some(_) => "static",
+            Some(size) if size.min == size.max => "static",
+            Some(size) if size.min == 0 => "ondemand",
+            Some(_) => "dynamic",
         }
     }
 }
