@@ -18,6 +18,7 @@
 //! * `system`: users, limits, environment, log, the service manager
 //! * `status`: status pages and ping
 //! * `workers`: processes, threads, signals, stopping
+//! * `worker_sockets`: sockets that each worker has for itself
 //! * `pools`: how many processes serve, when they are replaced, what becomes of their connections
 //! * `reload`: programs, options and scripts that are replaced under load
 //! * `master`: several pools of one file
@@ -122,4 +123,5 @@ mod status;
 mod storm;
 mod system;
 mod watch;
+mod worker_sockets;
 mod workers;

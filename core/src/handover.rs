@@ -13,7 +13,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-use crate::inherit::Passed;
+use crate::inherit::{Passed, numbered};
 
 /// What goes with a connection: whether it is TCP.
 const UNIX: u8 = b'u';
@@ -44,12 +44,13 @@ impl Channel {
         Ok(Self { give, take })
     }
 
-    /// The one that a parent has passed.
+    /// The one that a parent has passed: of the worker with this number alone, or (0) of all.
     ///
     /// # Errors
     /// When a descriptor is not open.
-    pub(crate) fn passed(passed: &mut Passed) -> io::Result<Option<Self>> {
-        let (give, take) = (passed.descriptor("give")?, passed.descriptor("take")?);
+    pub(crate) fn passed(passed: &mut Passed, number: u16) -> io::Result<Option<Self>> {
+        let give = passed.descriptor(&numbered("give", number))?;
+        let take = passed.descriptor(&numbered("take", number))?;
         Ok(give.zip(take).map(|(give, take)| Self { give, take }))
     }
 

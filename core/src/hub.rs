@@ -79,8 +79,8 @@ pub(crate) struct Hub<C> {
     owed: AtomicUsize,
     draining: AtomicBool,
     retiring: AtomicBool,
-    /// To and from other processes.
-    pub(crate) channel: Option<Channel>,
+    /// To and from other processes: connections of sockets that all workers share, and of those that are this worker's own.
+    pub(crate) channels: [Option<Channel>; 2],
     /// The event loop has been woken, and has not yet looked why.
     nudged: AtomicBool,
     /// Output buffers for the next requests.
@@ -112,7 +112,7 @@ impl<C> Hub<C> {
             owed: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             retiring: AtomicBool::new(false),
-            channel: None,
+            channels: [None, None],
             nudged: AtomicBool::new(false),
             buffers: Mutex::default(),
         })
@@ -229,6 +229,16 @@ impl<C> Hub<C> {
     /// Whether connections are given to other processes as soon as they idle.
     pub(crate) fn is_retiring(&self) -> bool {
         self.retiring.load(SeqCst)
+    }
+
+    /// The channel for connections of sockets of this worker's own, or of shared ones.
+    pub(crate) fn channel(&self, is_own: bool) -> Option<&Channel> {
+        self.channels[usize::from(is_own)].as_ref()
+    }
+
+    /// The channels that there are, and whether they are for connections of sockets of this worker's own.
+    pub(crate) fn channels(&self) -> impl Iterator<Item = (bool, &Channel)> {
+        [false, true].into_iter().filter_map(|is_own| Some((is_own, self.channel(is_own)?)))
     }
 
     /// An empty buffer for a request's output.

@@ -96,16 +96,33 @@ impl Passed {
         Ok(self.descriptors(name)?.into_iter().next())
     }
 
+    /// The numbers behind a name, as [`numbered`] writes them.
+    pub(crate) fn numbers_of(&self, name: &str) -> Vec<u16> {
+        let numbers = self.0.iter().map(|(known, _)| without_number(known));
+        numbers.filter(|(known, number)| *known == name && *number > 0).map(|(_, number)| number).collect()
+    }
+
     /// A number that is no descriptor.
     pub fn number(&self, name: &str) -> Option<i32> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, number)| *number)
     }
 
     /// As a text for [`WORKER_FDS`].
-    pub(crate) fn to_text(pairs: &[(&str, i32)]) -> String {
+    pub(crate) fn to_text(pairs: &[(String, i32)]) -> String {
         let pairs: Vec<String> = pairs.iter().map(|(name, number)| format!("{name}={number}")).collect();
         pairs.join(",")
     }
+}
+
+/// A name with a number behind it, of what there is several times; 0 is the name alone.
+pub(crate) fn numbered(name: &str, number: u16) -> String {
+    if number == 0 { name.to_owned() } else { format!("{name}.{number}") }
+}
+
+/// A name and the number behind it.
+pub(crate) fn without_number(text: &str) -> (&str, u16) {
+    let split = text.split_once('.').and_then(|(name, number)| Some((name, number.parse().ok()?)));
+    split.unwrap_or((text, 0))
 }
 
 /// Whether a parent process of ours started this process.

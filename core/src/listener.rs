@@ -73,6 +73,8 @@ pub struct Listener {
     /// By which a later generation of the process finds it again.
     name: String,
     bound_file: Option<BoundFile>,
+    /// It is this worker's alone: others of its pool do not listen on it.
+    pub(crate) is_own: bool,
 }
 
 #[derive(Debug)]
@@ -147,7 +149,7 @@ impl Listener {
     fn new(fd: OwnedFd, address: Address, bound_file: Option<BoundFile>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         let name = address.to_string();
-        Ok(Self { fd, address, name, bound_file })
+        Ok(Self { fd, address, name, bound_file, is_own: false })
     }
 
     /// Takes over a socket that an earlier generation of this process opened under a name, and whose file it removes when
@@ -165,6 +167,11 @@ impl Listener {
     pub fn named(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
+    }
+
+    /// As a worker has it that alone listens on it.
+    pub(crate) fn owned(self) -> Self {
+        Self { is_own: true, ..self }
     }
 
     /// Its name.

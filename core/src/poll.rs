@@ -15,8 +15,10 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token {
     Listener(u32),
-    /// Connections that other processes give away.
-    Given,
+    /// Connections that other processes give away: those of sockets of this worker's own, or of shared ones.
+    Given {
+        is_own: bool,
+    },
     Drain,
     Wake,
     /// A connection's place in the table, and which of its successive holders is meant.
@@ -36,7 +38,7 @@ impl Token {
         let (high, low) = match self {
             Self::Listener(number) => (Self::LISTENER, number),
             Self::Drain => (Self::DRAIN, 0),
-            Self::Given => (Self::GIVEN, 0),
+            Self::Given { is_own } => (Self::GIVEN, u32::from(is_own)),
             Self::Wake => (Self::WAKE, 0),
             Self::Connection { place, holder } => (place, holder),
         };
@@ -48,7 +50,7 @@ impl Token {
         match high {
             Self::LISTENER => Self::Listener(low),
             Self::DRAIN => Self::Drain,
-            Self::GIVEN => Self::Given,
+            Self::GIVEN => Self::Given { is_own: low > 0 },
             Self::WAKE => Self::Wake,
             place => Self::Connection { place, holder: low },
         }

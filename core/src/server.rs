@@ -111,19 +111,23 @@ impl Builder {
     pub fn start(self) -> io::Result<Server> {
         let mut hub = Hub::new(self.config)?;
         let mut parent = self.parent;
-        hub.channel = parent.as_mut().and_then(Link::take_channel);
-        for (number, listener) in self.listeners.iter().enumerate() {
+        let mut listeners = self.listeners;
+        if let Some(parent) = &mut parent {
+            hub.channels = parent.take_channels();
+            listeners.extend(parent.take_own_listeners());
+        }
+        for (number, listener) in listeners.iter().enumerate() {
             hub.poll.add_listener(listener, Token::Listener(number as u32))?;
         }
-        if let Some(channel) = &hub.channel {
-            hub.poll.add_listener(channel.takers_end(), Token::Given)?;
+        for (is_own, channel) in hub.channels() {
+            hub.poll.add_listener(channel.takers_end(), Token::Given { is_own })?;
         }
         if let Some(fd) = &self.drain_on {
             hub.poll.add_signal(fd, Token::Drain)?;
         }
         Ok(Server {
             hub: Arc::new(hub),
-            listeners: Mutex::new(self.listeners),
+            listeners: Mutex::new(listeners),
             allowed: self.allowed,
             drain_on: Mutex::new(self.drain_on),
             events: Mutex::default(),
@@ -376,7 +380,7 @@ impl Server {
                     connection.on_event(&self.hub);
                 }
             }
-            Token::Given => self.take_given(),
+            Token::Given { is_own } => self.take_given(is_own),
             Token::Wake => self.hub.poll.woken(),
             Token::Drain => {
                 if let Some(fd) = self.drain_on.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -397,11 +401,11 @@ impl Server {
             self.rest(&listeners);
             return;
         }
-        let tcp = matches!(listener.address(), Address::Tcp { .. });
+        let (tcp, is_own) = (matches!(listener.address(), Address::Tcp { .. }), listener.is_own);
         match listener.accept(&self.allowed) {
             Ok(Some(socket)) => {
                 drop(listeners);
-                Connection::open(&self.hub, socket, tcp);
+                Connection::open(&self.hub, socket, tcp, is_own);
             }
             Ok(None) => self.be_eager(None),
             Err(e) => {
@@ -424,7 +428,7 @@ impl Server {
             for listener in listeners {
                 self.hub.poll.remove(listener);
             }
-            if let Some(channel) = &self.hub.channel {
+            for (_, channel) in self.hub.channels() {
                 self.hub.poll.remove(channel.takers_end());
             }
         }
@@ -443,11 +447,9 @@ impl Server {
                     tracing::error!("cannot listen on {} any more: {e}", listener.address());
                 }
             }
-            if let Some(channel) = &self.hub.channel
-                && !self.hub.is_retiring()
-                && !self.hub.is_draining()
-            {
-                let _ = self.hub.poll.add_listener(channel.takers_end(), Token::Given);
+            let takes = !self.hub.is_retiring() && !self.hub.is_draining();
+            for (is_own, channel) in self.hub.channels().filter(|_| takes) {
+                let _ = self.hub.poll.add_listener(channel.takers_end(), Token::Given { is_own });
             }
         }
         for connection in self.hub.connections() {

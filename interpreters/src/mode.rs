@@ -15,7 +15,7 @@ pub(crate) enum Mode {
     /// A server on sockets that it binds or was given.
     Serve {
         /// The sockets.
-        listeners: Vec<Listener>,
+        sockets: Sockets,
         /// What an earlier generation of this process has left.
         kept: Kept,
     },
@@ -25,6 +25,22 @@ pub(crate) enum Mode {
     Cgi,
     /// The plain interpreter.
     Plain,
+}
+
+/// The sockets of a server.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    /// Those that all workers share.
+    pub(crate) shared: Vec<Listener>,
+    /// Those of each worker alone, if there are such sockets.
+    pub(crate) own: Vec<Vec<Listener>>,
+}
+
+impl Sockets {
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Listener> {
+        self.shared.iter().chain(self.own.iter().flatten())
+    }
 }
 
 /// Set by a master: numbers of descriptors that listen, separated by spaces.
@@ -53,10 +69,14 @@ pub(crate) fn find(options: &Options) -> anyhow::Result<Mode> {
     let mut kept = Kept::take()?;
     let mut listeners = Vec::new();
     if !options.listening.listen.is_empty() || options.listening.http.is_some() {
-        for address in &options.listening.listen {
+        let workers = options.workers_with_sockets()?;
+        for address in options.listening.shared() {
             listeners.push(open(address, options, &mut kept)?);
         }
-        return Ok(Mode::Serve { listeners, kept });
+        let of_worker =
+            |worker| options.listening.own(worker).map(|address| open(&address, options, &mut kept)).collect();
+        let own = (1..=workers).map(of_worker).collect::<anyhow::Result<_>>()?;
+        return Ok(Mode::Serve { sockets: Sockets { shared: listeners, own }, kept });
     }
     let mut passed = inherit::systemd().context("LISTEN_FDS")?;
     if let Some(numbers) = inherit::variable(SOCKETS) {
@@ -77,7 +97,7 @@ pub(crate) fn find(options: &Options) -> anyhow::Result<Mode> {
     if listeners.is_empty() {
         return Ok(if cgi::is_cgi() { Mode::Cgi } else { Mode::Plain });
     }
-    Ok(Mode::Serve { listeners, kept })
+    Ok(Mode::Serve { sockets: Sockets { shared: listeners, own: Vec::new() }, kept })
 }
 
 /// The socket of an address: the one that is open, or a new one.

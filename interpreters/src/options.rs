@@ -15,7 +15,7 @@ mod watching;
 
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use clap::Parser;
 use fcgi_core::http::Timeouts;
 use fcgi_core::scoreboard::Scoreboard;
@@ -25,7 +25,7 @@ use fcgi_core::{Affinity, ServerConfig};
 
 pub(crate) use configuration::Configuration;
 pub(crate) use limits::Limits;
-pub(crate) use listening::Listening;
+pub(crate) use listening::{Listening, WORKER};
 pub(crate) use logging::{Format, Logging, Target};
 pub(crate) use processes::Processes;
 pub(crate) use roles::Roles;
@@ -142,10 +142,34 @@ impl Options {
         }
     }
 
+    /// How many workers have sockets of their own.
+    ///
+    /// # Errors
+    /// When they are to have them, and their number is not fixed.
+    pub(crate) fn workers_with_sockets(&self) -> anyhow::Result<u16> {
+        if !self.listening.has_own() {
+            return Ok(0);
+        }
+        match self.processes.workers {
+            Some(size) if size.min == size.max => Ok(size.max),
+            Some(Size { min, max }) => bail!(
+                "{WORKER} in --listen goes with a fixed number of workers, for --workers {min}..{max} leaves sockets that nobody \
+                 serves: give --workers {max}, or listen on one address for all"
+            ),
+            None => bail!(
+                "{WORKER} in --listen gives each worker a socket of its own: say how many there are (such as --workers 4)"
+            ),
+        }
+    }
+
     /// What is wrong with them together, and with what they name.
     pub(crate) fn check(&self) -> Vec<anyhow::Error> {
         let mut wrong = Vec::new();
         wrong.extend(self.listening.allow_list().err());
+        wrong.extend(self.workers_with_sockets().err());
+        if self.watching.status_listen.as_ref().is_some_and(|address| address.to_string().contains(WORKER)) {
+            wrong.push(anyhow!("--status-listen is one socket, which tells of all workers: leave {WORKER} out"));
+        }
         if self.processes.affinity.is_some() && self.processes.threads == 1 {
             wrong.push(anyhow!("--affinity chooses among the interpreters of one process: give --threads, too"));
         }

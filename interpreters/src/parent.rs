@@ -8,7 +8,8 @@ use fcgi_core::scoreboard::Scoreboard;
 use fcgi_core::status;
 use fcgi_core::supervisor::{Nobody, Plan, Pool, Program, Reception, Size};
 
-use crate::front::{BACKEND, Directory, Sockets};
+use crate::front::{self, BACKEND, Directory};
+use crate::mode::Sockets;
 use crate::{Language, Options};
 
 /// The pools, and what is to be kept until they have ended.
@@ -16,8 +17,8 @@ pub(crate) fn plan(
     language: &Language,
     options: &Options,
     workers: Size,
-    mut listeners: Vec<Listener>,
-    front: Option<Sockets>,
+    mut sockets: Sockets,
+    front: Option<front::Sockets>,
     status_socket: Option<Listener>,
 ) -> anyhow::Result<(Plan, Option<Directory>)> {
     let program = Program::this();
@@ -29,6 +30,7 @@ pub(crate) fn plan(
         pools.push(Pool {
             name: "HTTP front".to_owned(),
             listeners: vec![front.http],
+            own: Vec::new(),
             program,
             size: Size::fixed(1),
             max_memory: None,
@@ -37,17 +39,18 @@ pub(crate) fn plan(
             scoreboard: None,
             is_preloaded: false,
         });
-        listeners.push(front.backend);
+        sockets.shared.push(front.backend);
         kept = Some(front.directory);
     }
     let scoreboard = options.scoreboard(workers.max)?;
-    let reception = reception(language, options, scoreboard.as_ref(), &listeners)?;
+    let reception = reception(language, options, scoreboard.as_ref(), &sockets)?;
     let answers_at = status_socket.as_ref().map(|socket| Listener::inherited(socket.fd().try_clone()?)).transpose()?;
     // The parent alone answers there; its socket is kept over reloads as others are.
     pools.extend(status_socket.map(|socket| Pool::without_workers("status page", vec![socket])));
     pools.push(Pool {
         name: options.pool_name(language),
-        listeners,
+        listeners: sockets.shared,
+        own: sockets.own,
         program,
         size: workers,
         max_memory: options.limits.max_memory.map(|bytes| bytes as u64),
@@ -75,10 +78,10 @@ fn reception(
     language: &Language,
     options: &Options,
     scoreboard: Option<&Scoreboard>,
-    listeners: &[Listener],
+    sockets: &Sockets,
 ) -> anyhow::Result<Option<Reception>> {
     let Some(scoreboard) = scoreboard else { return Ok(None) };
-    let copies = listeners.iter().map(|listener| listener.fd().try_clone()).collect::<Result<_, _>>()?;
+    let copies = sockets.all().map(|listener| listener.fd().try_clone()).collect::<Result<_, _>>()?;
     let desk = options.desk(vec![status::Pool {
         name: options.pool_name(language),
         manager: options.processes.manager(),

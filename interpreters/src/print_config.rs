@@ -19,6 +19,7 @@ use fcgi_core::Address;
 
 use crate::languages::Known;
 use crate::line::Line;
+use crate::options::WORKER;
 use crate::{Options, scripts};
 
 /// The servers of `--print-config`.
@@ -48,9 +49,17 @@ struct Site {
     without_listen: String,
     /// Where requests go; none when the web server is to start the program.
     backends: Vec<Backend>,
+    /// What a session is known by, when the backends are workers with sockets of their own.
+    session: Option<Session>,
     /// Where the program listens, in systemd's words.
     listens: Vec<String>,
     served: Served,
+}
+
+/// What a balancer is to look at, so that a session stays with one worker.
+enum Session {
+    Cookie(String),
+    Header(String),
 }
 
 /// What URLs name.
@@ -77,6 +86,13 @@ enum Backend {
 /// When the command line leaves open what the configuration must say, or has what cannot be written into one.
 pub(crate) fn print(language: &Known, options: &Options, line: &Line, server: WebServer) -> anyhow::Result<String> {
     let site = Site::new(language, options, line)?;
+    let hashes = matches!(server, WebServer::Nginx | WebServer::Haproxy);
+    if site.session.is_some() && !hashes {
+        bail!(
+            "{WORKER} in --listen is for balancers that know sessions: --print-config nginx and haproxy tell how; for this \
+             server give one address for all workers"
+        );
+    }
     match server {
         WebServer::Nginx => nginx::print(&site),
         WebServer::Apache => Ok(apache::print(&site)),
@@ -90,7 +106,14 @@ pub(crate) fn print(language: &Known, options: &Options, line: &Line, server: We
 
 impl Site {
     fn new(language: &Known, options: &Options, line: &Line) -> anyhow::Result<Self> {
-        let backends = options.listening.listen.iter().map(Backend::new).collect::<anyhow::Result<_>>()?;
+        let workers = options.workers_with_sockets()?;
+        let backends = if workers > 0 {
+            let own = (1..=workers).flat_map(|worker| options.listening.own(worker));
+            own.map(|address| Backend::new(&address)).collect::<anyhow::Result<_>>()?
+        } else {
+            options.listening.listen.iter().map(Backend::new).collect::<anyhow::Result<_>>()?
+        };
+        let session = (workers > 0).then(|| Session::new(options)).transpose()?;
         let served = if let Some(script) = &line.script {
             Served::One(Some(written(&std::path::absolute(script)?)?))
         } else if scripts::needs_none(language, line) {
@@ -106,14 +129,14 @@ impl Site {
                 extensions: extensions.map(|e| written(format!(".{e}"))).collect::<anyhow::Result<_>>()?,
             }
         };
-        let listens = options.listening.listen.iter().map(|address| match address {
+        let listens = options.listening.shared().map(|address| match address {
             Address::Tcp { host, port } if host == "*" => Ok(port.to_string()),
             Address::Unix(path) => written(std::path::absolute(path)?),
             other => written(other.to_string()),
         });
         let listens = listens.collect::<anyhow::Result<_>>()?;
         let command = |with_listen| command(options, line, with_listen);
-        Ok(Self { command: command(true)?, without_listen: command(false)?, backends, listens, served })
+        Ok(Self { command: command(true)?, without_listen: command(false)?, backends, session, listens, served })
     }
 
     /// The backends of a server that starts no programs.
@@ -142,6 +165,27 @@ impl Site {
             [] => r"\.[^./]+".to_owned(),
             [one] => format!(r"\.{one}"),
             _ => format!(r"\.(?:{})", names.join("|")),
+        }
+    }
+}
+
+impl Session {
+    /// As `--affinity` says; without it, a cookie of a name that many give it.
+    fn new(options: &Options) -> anyhow::Result<Self> {
+        let source =
+            options.processes.affinity.as_ref().map_or_else(|| "cookie:session".to_owned(), ToString::to_string);
+        match source.split_once(':') {
+            Some(("cookie", name)) => Ok(Self::Cookie(written(name)?)),
+            Some(("header", name)) => Ok(Self::Header(written(name)?)),
+            _ => bail!("a balancer does not know {source}: give --affinity cookie:NAME or header:NAME"),
+        }
+    }
+
+    /// What the comment of a configuration calls it.
+    fn told(&self) -> String {
+        match self {
+            Self::Cookie(name) => format!("cookie \"{name}\""),
+            Self::Header(name) => format!("header \"{name}\""),
         }
     }
 }
@@ -201,7 +245,8 @@ fn command(options: &Options, line: &Line, with_listen: bool) -> anyhow::Result<
 fn written(word: impl AsRef<OsStr>) -> anyhow::Result<String> {
     let plain = |c: char| c.is_alphanumeric() || "/._-+@:,=~[]*".contains(c);
     match word.as_ref().to_str() {
-        Some(text) if !text.is_empty() && text.chars().all(plain) => Ok(text.to_owned()),
+        // It stands in the command line alone.
+        Some(text) if !text.is_empty() && text.replace(WORKER, "").chars().all(plain) => Ok(text.to_owned()),
         _ => {
             let shown = PathBuf::from(word.as_ref());
             bail!(

@@ -22,7 +22,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::command_line::Asked;
 use crate::line::Line;
-use crate::mode::{self, Mode};
+use crate::mode::{self, Mode, Sockets};
 use crate::options::System;
 use crate::service::Service;
 use crate::{Language, Options, Preload, check, front, log, parent, print_config, scripts, system, watched};
@@ -66,7 +66,7 @@ pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow:
     let serves = matches!(mode, Mode::Serve { .. } | Mode::Worker(_));
     log::start(options, serves, matches!(mode, Mode::Worker(_)))?;
     match mode {
-        Mode::Serve { listeners, kept } => serve(&order, listeners, kept).map(|()| 0),
+        Mode::Serve { sockets, kept } => serve(&order, sockets, kept).map(|()| 0),
         Mode::Worker(passed) => work(&order, passed).map(|()| 0),
         Mode::Cgi => {
             if order.line.script.is_none()
@@ -121,7 +121,7 @@ fn scripts(order: &Order<'_>) -> anyhow::Result<Scripts> {
 }
 
 /// Serves with a parent and workers, or in this process alone; with the HTTP front before them, if it is wanted.
-fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> anyhow::Result<()> {
+fn serve(order: &Order<'_>, sockets: Sockets, mut kept: Kept) -> anyhow::Result<()> {
     let options = order.options;
     let scripts = scripts(order)?;
     if options.processes.preload {
@@ -131,7 +131,7 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
         return Err(wrong);
     }
     if !kept.is_reload() {
-        for listener in &listeners {
+        for listener in sockets.all() {
             tracing::info!("listening on {}", listener.address());
         }
     }
@@ -143,6 +143,8 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
         }
         order.service.replace(Some(Service::start(&options.system)?));
         let mut stop = signals::catch().context("cannot catch signals")?;
+        // Workers that there are not have no sockets of their own.
+        let mut listeners = sockets.shared;
         let mut front = None;
         if let Some(sockets) = front::Sockets::open(options, &mut kept)? {
             let backend = sockets.backend_path().into();
@@ -173,7 +175,7 @@ fn serve(order: &Order<'_>, mut listeners: Vec<Listener>, mut kept: Kept) -> any
     let mut environment = service.environment();
     environment.extend(log::carry_workers()?);
     let watched = watched::watched(order.language.known(), options, &order.line)?;
-    let (mut plan, _directory) = parent::plan(order.language, options, workers, listeners, front, status_socket)?;
+    let (mut plan, _directory) = parent::plan(order.language, options, workers, sockets, front, status_socket)?;
     plan.watched = watched;
     (plan.observer, plan.environment) = (Box::new(service), environment);
     Ok(supervisor::supervise(plan, kept, heard)?)
@@ -276,8 +278,12 @@ fn status_socket(options: &Options, kept: &mut Kept) -> anyhow::Result<Option<Li
 }
 
 /// What the status tells of this pool.
-fn status_of(order: &Order<'_>, scoreboard: &Scoreboard, listeners: &[Listener]) -> anyhow::Result<status::Pool> {
-    let copies: Result<_, _> = listeners.iter().map(|listener| listener.as_fd().try_clone_to_owned()).collect();
+fn status_of<'a>(
+    order: &Order<'_>,
+    scoreboard: &Scoreboard,
+    listeners: impl IntoIterator<Item = &'a Listener>,
+) -> anyhow::Result<status::Pool> {
+    let copies: Result<_, _> = listeners.into_iter().map(|listener| listener.as_fd().try_clone_to_owned()).collect();
     Ok(status::Pool {
         name: order.options.pool_name(order.language),
         manager: order.options.processes.manager(),
@@ -287,7 +293,11 @@ fn status_of(order: &Order<'_>, scoreboard: &Scoreboard, listeners: &[Listener])
 }
 
 /// What the server is to keep for those who watch it.
-fn books(order: &Order<'_>, scoreboard: Option<Scoreboard>, listeners: &[Listener]) -> anyhow::Result<Books> {
+fn books<'a>(
+    order: &Order<'_>,
+    scoreboard: Option<Scoreboard>,
+    listeners: impl IntoIterator<Item = &'a Listener>,
+) -> anyhow::Result<Books> {
     let Order { language, options, .. } = order;
     let pool = scoreboard.as_ref().map(|scoreboard| status_of(order, scoreboard, listeners)).transpose()?;
     let pools = pool.into_iter().collect();
@@ -350,7 +360,8 @@ fn serve_begun(
     let watchdog = is_needed.then(|| Watchdog::start(limits)).transpose().context("cannot start a thread")?;
     let setup = Setup { slow_log, watchdog, ..setup };
     let mut builder = Server::builder().allow(options.listening.allow_list()?).config(options.server_config());
-    builder = builder.books(books(order, scoreboard, &listeners)?);
+    let own = parent.iter().flat_map(Link::own_listeners);
+    builder = builder.books(books(order, scoreboard, listeners.iter().chain(own))?);
     if let Some(stop) = stop {
         builder = builder.drain_on(stop);
     }

@@ -5,6 +5,7 @@
 //! * `site`: a way and a language, running
 //! * `checks`: what clients must find; one column for each
 //! * `authorizer`: another role, behind the servers that know it
+//! * `sessions`: balancers that send a session to one worker
 //!
 //! The configurations are those of `examples/servers` as they stand, but for paths and ports, or those that `--print-config` prints.
 //! `FCGI_TEST_WAYS=apache` runs the rows whose name has that word.
@@ -12,6 +13,7 @@
 mod authorizer;
 mod checks;
 mod print_config;
+mod sessions;
 mod site;
 mod software;
 mod ways;

@@ -20,8 +20,9 @@ const LINGER: Duration = Duration::from_secs(2);
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 impl Connection {
-    /// Takes over an accepted socket, and reads what has already come: nearly always the whole request.
-    pub(crate) fn open(hub: &Hub, socket: OwnedFd, tcp: bool) {
+    /// Takes over an accepted socket, and reads what has already come: nearly always the whole request. `is_own`: it came by
+    /// a socket of this worker's own.
+    pub(crate) fn open(hub: &Hub, socket: OwnedFd, tcp: bool, is_own: bool) {
         let state = State {
             session: Session::new(),
             inboxes: Vec::new(),
@@ -38,7 +39,7 @@ impl Connection {
             is_new: true,
         };
         let connection =
-            hub.open(|token| Self { socket, token, tcp, state: Mutex::new(state), input_came: Condvar::new() });
+            hub.open(|token| Self { socket, token, tcp, is_own, state: Mutex::new(state), input_came: Condvar::new() });
         connection.on_event(hub);
     }
 
@@ -136,7 +137,7 @@ impl Connection {
     }
 
     fn give(&self, hub: &Hub) -> bool {
-        hub.channel.as_ref().is_some_and(|channel| channel.give(self.socket.as_fd(), self.tcp).is_ok())
+        hub.channel(self.is_own).is_some_and(|channel| channel.give(self.socket.as_fd(), self.tcp).is_ok())
     }
 
     /// Closes the connection when its peer has kept it waiting for too long.

@@ -21,6 +21,8 @@ pub(crate) struct Connection {
     pub(super) socket: OwnedFd,
     pub(super) token: Token,
     pub(super) tcp: bool,
+    /// It came by a socket of this worker's own.
+    pub(super) is_own: bool,
     pub(super) state: Mutex<State>,
     /// Told to those who wait for input while another thread is the reader.
     pub(super) input_came: Condvar,
@@ -64,6 +66,11 @@ pub(super) enum Phase {
 impl Connection {
     pub(crate) fn socket(&self) -> &OwnedFd {
         &self.socket
+    }
+
+    /// Whether it came by a socket that is this worker's alone.
+    pub(crate) fn is_own(&self) -> bool {
+        self.is_own
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

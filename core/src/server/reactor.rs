@@ -142,7 +142,7 @@ impl Reactor {
                 }
                 // What has woken us, and a drain, may have changed any connection.
                 Token::Wake | Token::Drain => look_at_all = true,
-                Token::Listener(_) | Token::Given => {}
+                Token::Listener(_) | Token::Given { .. } => {}
             }
         }
         self.tokens = tokens;

@@ -23,7 +23,7 @@ impl Server {
     /// have begun are answered here; then every [`accept`](Self::accept) gives `None`. Without other processes, as
     /// [`drain`](Self::drain).
     pub fn retire(&self) {
-        if self.hub.channel.is_none() {
+        if self.hub.channels().next().is_none() {
             return self.drain();
         }
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
@@ -31,7 +31,7 @@ impl Server {
         for listener in &listeners {
             self.hub.poll.remove(listener);
         }
-        if let Some(channel) = &self.hub.channel {
+        for (_, channel) in self.hub.channels() {
             self.hub.poll.remove(channel.takers_end());
         }
         self.hub.retire();
@@ -41,7 +41,8 @@ impl Server {
         for listener in listeners.into_iter().filter(|_| serves) {
             let is_tcp = matches!(listener.address(), crate::Address::Tcp { .. });
             let accepted = std::iter::from_fn(|| listener.accept(&self.allowed).ok().flatten());
-            accepted.take(BACKLOG).for_each(|socket| Connection::open(&self.hub, socket, is_tcp));
+            let is_own = listener.is_own;
+            accepted.take(BACKLOG).for_each(|socket| Connection::open(&self.hub, socket, is_tcp, is_own));
         }
         self.give_away_idle();
         self.hub.wake_one();
@@ -52,7 +53,7 @@ impl Server {
     pub(super) fn give_away_idle(&self) {
         for connection in self.hub.connections() {
             if connection.is_idle() && !connection.give_away(&self.hub) {
-                let Some(channel) = &self.hub.channel else { return };
+                let Some(channel) = self.hub.channel(connection.is_own()) else { return };
                 let room = wait_for(channel.givers_end(), Interest { read: false, write: true }, Some(PATIENCE));
                 if !room.unwrap_or(false) || (connection.is_idle() && !connection.give_away(&self.hub)) {
                     return;
@@ -61,12 +62,14 @@ impl Server {
         }
     }
 
-    /// Gives away connections that idle here, and on which something has come.
+    /// Gives away connections that idle here, and on which something has come. Those of sockets of this worker's own are for
+    /// nobody else.
     pub(super) fn give_away_waiting(&self) {
-        if self.hub.channel.is_none() {
+        if self.hub.channel(false).is_none() {
             return;
         }
-        let idle: Vec<_> = self.hub.connections().into_iter().filter(|connection| connection.is_idle()).collect();
+        let connections = self.hub.connections().into_iter();
+        let idle: Vec<_> = connections.filter(|connection| !connection.is_own() && connection.is_idle()).collect();
         let mut fds: Vec<_> = idle.iter().map(|connection| PollFd::new(&**connection, PollFlags::IN)).collect();
         if fds.is_empty() || poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap_or(0) == 0 {
             return;
@@ -80,22 +83,23 @@ impl Server {
     }
 
     /// Takes a connection that another process has given away.
-    pub(super) fn take_given(&self) {
-        let Some(channel) = &self.hub.channel else { return };
+    pub(super) fn take_given(&self, is_own: bool) {
+        let Some(channel) = self.hub.channel(is_own) else { return };
         if self.hub.connection_count() >= self.hub.config.max_connections {
             return self.rest_for_connections();
         }
         if let Some(given) = channel.take() {
-            Connection::open(&self.hub, given.socket, given.is_tcp);
+            Connection::open(&self.hub, given.socket, given.is_tcp, is_own);
         }
     }
 
     /// All that others have given away: nobody will take it later.
     pub(super) fn take_all_given(&self) {
-        let Some(channel) = &self.hub.channel else { return };
-        self.hub.poll.remove(channel.takers_end());
-        while let Some(given) = channel.take() {
-            Connection::open(&self.hub, given.socket, given.is_tcp);
+        for (is_own, channel) in self.hub.channels() {
+            self.hub.poll.remove(channel.takers_end());
+            while let Some(given) = channel.take() {
+                Connection::open(&self.hub, given.socket, given.is_tcp, is_own);
+            }
         }
     }
 

@@ -4,8 +4,8 @@
 //! A parent talks to workers that a program of another version started, when it was replaced: what a byte means never
 //! changes.
 
-/// What a parent says to a [template](super::template): fork a worker. Its end of the connection to the parent comes along; the
-/// answer is its number, or 0, in four bytes.
+/// What a parent says to a [template](super::template): fork a worker. Behind it stands the worker's place in the pool, in two
+/// bytes, and its end of the connection to the parent comes along; the answer is its number, or 0, in four bytes.
 pub(super) const FORK: u8 = b'f';
 
 /// What a worker says.

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::control::ToWorker;
-use super::lobby::Lobby;
+use super::entrance::Entrance;
 use super::pool::Policy;
-use super::worker::{Stage, Worker};
+use super::worker::{Named, Stage, Worker};
 use super::{Pool, QUICK};
 use crate::handover::Channel;
 use crate::scoreboard::Counter;
@@ -23,9 +23,8 @@ pub(super) struct Crew {
     pub(super) pool: Pool,
     policy: Policy,
     workers: Vec<Worker>,
-    /// By which workers give connections to each other.
-    pub(super) channel: Channel,
-    lobby: Lobby,
+    /// For all workers; behind it, for the workers of places that have sockets of their own.
+    pub(super) entrances: Vec<Entrance>,
     /// How long a worker that is told to end may take.
     patience: Duration,
     memory_looked_at: Instant,
@@ -36,16 +35,35 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// A pool whose workers are still to be started, besides those that a reload has left.
+    /// A pool whose workers are still to be started, besides those that a reload has left. `channel` gives what it has left for
+    /// a place.
     ///
     /// # Errors
     /// When the process is out of descriptors.
-    pub(super) fn new(pool: Pool, kept: Vec<Worker>, channel: Option<Channel>, patience: Duration) -> io::Result<Self> {
+    pub(super) fn new(
+        mut pool: Pool,
+        mut kept: Vec<Worker>,
+        mut channel: impl FnMut(u16) -> Option<Channel>,
+        patience: Duration,
+    ) -> io::Result<Self> {
         let policy = Policy::new(pool.size, kept.iter().filter(|worker| worker.stays()).count(), Instant::now());
-        let channel = channel.map_or_else(Channel::new, Ok)?;
-        let (lobby, memory_looked_at) = (Lobby::default(), Instant::now());
-        let (workers, template) = (kept, None);
-        Ok(Self { pool, policy, workers, template, channel, lobby, patience, memory_looked_at, is_stopping: false })
+        let listeners = [std::mem::take(&mut pool.listeners)].into_iter().chain(std::mem::take(&mut pool.own));
+        let entrances = (0..).zip(listeners).map(|(place, listeners)| Entrance::new(place, listeners, channel(place)));
+        let entrances = entrances.collect::<io::Result<Vec<_>>>()?;
+        // Their sockets may be no more.
+        for worker in kept.iter_mut().filter(|worker| entrances.iter().all(|entrance| entrance.place != worker.place)) {
+            worker.place = 0;
+        }
+        Ok(Self {
+            policy,
+            workers: kept,
+            entrances,
+            patience,
+            memory_looked_at: Instant::now(),
+            template: None,
+            is_stopping: false,
+            pool,
+        })
     }
 
     /// Starts the first workers.
@@ -64,26 +82,41 @@ impl Crew {
         Ok(())
     }
 
-    /// Starts a worker; `None` while what it is to be forked from is not ready.
+    /// Starts a worker; `None` while what it is to be forked from is not ready, or when there is no place for it.
     fn start_worker(&mut self) -> io::Result<Option<Worker>> {
+        let Some(place) = self.free_place() else { return Ok(None) };
         if let Some(template) = &self.template {
             let is_ready = template.stage == Stage::Ready;
-            let forked = is_ready.then(|| template.fork()).transpose();
+            let forked = is_ready.then(|| template.fork(place)).transpose();
             if forked.is_err() {
                 template.signal(Signal::KILL);
             }
             return forked;
         }
-        let mut descriptors: Vec<(&str, BorrowedFd<'_>)> =
-            self.pool.listeners.iter().map(|listener| ("listener", listener.as_fd())).collect();
-        descriptors.extend(self.channel.ends());
-        descriptors.extend(self.pool.scoreboard.iter().map(|scoreboard| ("scoreboard", scoreboard.as_fd())));
+        // Whom a template forks takes its place's.
+        let entrances = self.entrances.iter().filter(|entrance| self.pool.is_preloaded || entrance.is_for(place));
+        let mut descriptors: Vec<Named<'_>> = entrances.flat_map(Entrance::passed).collect();
+        let scoreboard = self.pool.scoreboard.iter();
+        descriptors.extend(scoreboard.map(|scoreboard| ("scoreboard".to_owned(), scoreboard.as_fd())));
         let program = &self.pool.program;
         if !self.pool.is_preloaded {
-            return Worker::start(program, &descriptors).map(Some);
+            return Worker::start(program, descriptors, place).map(Some);
         }
-        self.template = Some(Worker::start_template(program, &descriptors)?);
+        self.template = Some(Worker::start_template(program, descriptors)?);
         Ok(None)
+    }
+
+    /// The place of the worker that is to be started next: one that nobody fills, and first of all one where nobody is. `None`
+    /// when all are filled; 0 in a pool without places.
+    fn free_place(&self) -> Option<u16> {
+        let at = |place: u16| self.workers.iter().filter(move |worker| worker.place == place);
+        let places = self.entrances.iter().map(|entrance| entrance.place).filter(|place| *place > 0);
+        let mut free = places.filter(|place| !at(*place).any(Worker::counts)).peekable();
+        if self.entrances.len() == 1 {
+            return Some(0);
+        }
+        let first = free.peek().copied();
+        free.find(|place| !at(*place).any(Worker::stays)).or(first)
     }
 
     /// Whether a reload is going on: workers from before have not been told to end.
@@ -113,11 +146,14 @@ impl Crew {
         self.look_at_memory(now);
         self.let_idle_go(now);
         if somebody_is_new {
-            self.lobby.somebody_serves(&self.channel);
+            self.put_back();
         }
-        let nobody = self.workers.iter().all(|worker| !worker.stays());
         let can_grow = self.policy.can_grow();
-        let waits = self.lobby.look(&self.pool, &self.channel, nobody, can_grow, now);
+        let mut waits = false;
+        for entrance in &mut self.entrances {
+            let nobody = nobody_at(&self.workers, entrance);
+            waits |= entrance.look(self.pool.reception.as_ref(), nobody, can_grow, now);
+        }
         if waits && can_grow {
             let starting = self.workers.iter().filter(|worker| worker.stage == Stage::Starting).count();
             self.policy.press(starting, now);
@@ -229,13 +265,23 @@ impl Crew {
         let mut there = self.workers.iter().filter(|worker| spent(worker)).count() + ready;
         // Those that fill the pool's number; all others may go.
         ready = ready.min(self.policy.wanted());
-        for worker in self.workers.iter_mut().filter(|worker| spent(worker)) {
+        for worker in self.workers.iter_mut().filter(|worker| spent(worker) && worker.place == 0) {
             if there <= self.policy.wanted() || ready == 0 {
                 return;
             }
             there -= 1;
             worker.tell(ToWorker::Retire, deadline);
         }
+        // Where there are places, each waits for its own successor, and goes as soon as that is there.
+        let taken = self.places_of(serving);
+        for worker in self.workers.iter_mut().filter(|worker| spent(worker) && taken.contains(&worker.place)) {
+            worker.tell(ToWorker::Retire, deadline);
+        }
+    }
+
+    /// The places of some workers, where there are places.
+    fn places_of(&self, which: impl Fn(&&Worker) -> bool) -> Vec<u16> {
+        self.workers.iter().filter(which).map(|worker| worker.place).filter(|place| *place > 0).collect()
     }
 
     fn bury_template(&mut self, now: Instant) {
@@ -273,24 +319,33 @@ impl Crew {
         self.policy.wanted() == 0 || self.workers.iter().any(is_ready)
     }
 
-    /// When the new workers serve, those from before may go.
+    /// When the new workers serve, those from before may go. Where there are places, each as soon as its successor serves: what
+    /// comes by a socket of their own would meet now one, now the other.
     fn change_generation(&mut self, now: Instant) {
-        let ready = self.workers.iter().filter(|worker| !worker.is_old && worker.stage == Stage::Ready).count();
-        if !self.is_reloading() || ready < self.policy.wanted() {
+        if !self.is_reloading() {
             return;
         }
+        let ready = |worker: &&Worker| !worker.is_old && worker.stage == Stage::Ready;
+        let all_are_ready = self.workers.iter().filter(ready).count() >= self.policy.wanted();
+        let taken = self.places_of(ready);
         for worker in self.workers.iter_mut().filter(|worker| worker.is_old && worker.stays()) {
-            worker.tell(ToWorker::Retire, now + self.patience);
+            if all_are_ready || taken.contains(&worker.place) {
+                worker.tell(ToWorker::Retire, now + self.patience);
+            }
         }
-        tracing::info!("reloaded: the new workers serve");
+        if !self.is_reloading() {
+            tracing::info!("reloaded: the new workers serve");
+        }
     }
 
     /// The new workers are of no use: those from before are the pool again.
     fn take_back(&mut self, now: Instant) {
+        let taken = self.places_of(|worker| worker.is_old && worker.stays());
         for worker in &mut self.workers {
             if worker.is_old {
                 worker.is_old = false;
-            } else if worker.stays() {
+            // Where the one from before has gone, the new one is all that there is.
+            } else if worker.stays() && (worker.place == 0 || taken.contains(&worker.place)) {
                 worker.tell(ToWorker::Retire, now + self.patience);
             }
         }
@@ -301,11 +356,9 @@ impl Crew {
         if std::mem::replace(&mut self.is_stopping, true) {
             return;
         }
-        // The workers have their own; what connects from now on is refused once they have closed them.
-        self.pool.listeners.clear();
-        // It holds copies, to count what waits there.
+        // It holds copies of the sockets, to count what waits there.
         self.pool.reception = None;
-        self.lobby.close(&self.channel);
+        self.entrances.iter_mut().for_each(Entrance::close);
         self.dismiss_template();
         for worker in &mut self.workers {
             worker.tell(ToWorker::Stop, deadline);
@@ -345,7 +398,8 @@ impl Crew {
             return leaving;
         }
         let memory = self.pool.max_memory.map(|_| self.memory_looked_at + MEMORY_TICK);
-        let times = [leaving, memory, self.lobby.next_look(), self.policy.ask_again(self.present(), now)];
+        let looks = self.entrances.iter().filter_map(Entrance::next_look).min();
+        let times = [leaving, memory, looks, self.policy.ask_again(self.present(), now)];
         times.into_iter().flatten().min()
     }
 
@@ -355,8 +409,8 @@ impl Crew {
         let saying = self.workers.iter().chain(&self.template).filter(|worker| worker.stays() && !worker.is_deaf);
         let mut all: Vec<BorrowedFd<'_>> = saying.map(|worker| worker.control().as_fd()).collect();
         if !self.is_stopping {
-            let nobody = self.workers.iter().all(|worker| !worker.stays());
-            all.extend(self.lobby.descriptors(&self.channel, nobody));
+            let waiting = |entrance| Entrance::descriptors(entrance, nobody_at(&self.workers, entrance));
+            all.extend(self.entrances.iter().flat_map(waiting));
         }
         all
     }
@@ -367,11 +421,16 @@ impl Crew {
 
     /// What is in the parent's hands goes back to the workers' channel, to be found there by the next program.
     pub(super) fn put_back(&mut self) {
-        self.lobby.somebody_serves(&self.channel);
+        self.entrances.iter_mut().for_each(Entrance::somebody_serves);
     }
 
     /// Whether a process is one of the pool's.
     pub(super) fn has(&self, pid: i32) -> bool {
         self.workers.iter().chain(&self.template).any(|worker| worker.pid.as_raw_nonzero().get() == pid)
     }
+}
+
+/// Whether no worker serves an entrance.
+fn nobody_at(workers: &[Worker], entrance: &Entrance) -> bool {
+    !workers.iter().any(|worker| worker.stays() && entrance.is_for(worker.place))
 }

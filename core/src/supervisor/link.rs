@@ -7,19 +7,39 @@ use std::time::Duration;
 
 use super::control::{FromWorker, ToWorker};
 use crate::handover::Channel;
-use crate::inherit::Passed;
+use crate::inherit::{Passed, numbered};
+use crate::listener::Listener;
 
 /// A worker's connection to its parent, and when it is to end.
 #[derive(Debug)]
 pub struct Link {
     control: UnixStream,
     channel: Option<Channel>,
+    /// Of the worker alone; a template has those of all workers.
+    own: Vec<Own>,
     /// After so many requests the worker asks to be replaced.
     pub(crate) max_requests: Option<u64>,
     /// After so long without a request it may go.
     pub(crate) idle_timeout: Option<Duration>,
     /// A request that runs so long ends its process.
     pub(crate) kill_after: Option<Duration>,
+}
+
+/// What only one worker of a pool has.
+#[derive(Debug)]
+struct Own {
+    place: u16,
+    listeners: Vec<Listener>,
+    channel: Option<Channel>,
+}
+
+impl Own {
+    fn passed(passed: &mut Passed, place: u16) -> io::Result<Self> {
+        let own = |fd| Listener::inherited(fd).map(Listener::owned);
+        let listeners =
+            passed.descriptors(&numbered("listener", place))?.into_iter().map(own).collect::<Result<_, _>>()?;
+        Ok(Self { place, listeners, channel: Channel::passed(passed, place)? })
+    }
 }
 
 /// What a worker hears of its parent.
@@ -41,8 +61,10 @@ impl Link {
     pub fn new(passed: &mut Passed) -> io::Result<Self> {
         let control = passed.descriptor("control")?;
         let control = control.ok_or_else(|| io::Error::other("a worker without a connection to its parent"))?;
-        let channel = Channel::passed(passed)?;
-        Ok(Self { control: control.into(), channel, max_requests: None, idle_timeout: None, kill_after: None })
+        let channel = Channel::passed(passed, 0)?;
+        let places = passed.numbers_of("take").into_iter();
+        let own = places.map(|place| Own::passed(passed, place)).collect::<Result<_, _>>()?;
+        Ok(Self { control: control.into(), channel, own, max_requests: None, idle_timeout: None, kill_after: None })
     }
 
     /// Lets the worker be replaced after about so many requests: a tenth more or fewer, so that workers that were started
@@ -67,9 +89,15 @@ impl Link {
         self
     }
 
-    /// As a worker has it that was forked.
-    pub(super) fn of_worker(self, control: UnixStream) -> Self {
+    /// As the worker of a place has it that was forked.
+    pub(super) fn of_worker(mut self, control: UnixStream, place: u16) -> Self {
+        self.own.retain(|own| own.place == place);
         Self { control, ..self }
+    }
+
+    /// The sockets that this worker alone listens on.
+    pub fn own_listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.own.iter().flat_map(|own| &own.listeners)
     }
 
     /// Becomes readable when the parent tells the worker to end, or is no more.
@@ -112,8 +140,13 @@ impl Link {
         self.control.as_fd()
     }
 
-    pub(crate) fn take_channel(&mut self) -> Option<Channel> {
-        self.channel.take()
+    /// The channels for connections of shared sockets and of the worker's own.
+    pub(crate) fn take_channels(&mut self) -> [Option<Channel>; 2] {
+        [self.channel.take(), self.own.first_mut().and_then(|own| own.channel.take())]
+    }
+
+    pub(crate) fn take_own_listeners(&mut self) -> Vec<Listener> {
+        self.own.drain(..).flat_map(|own| own.listeners).collect()
     }
 }
 

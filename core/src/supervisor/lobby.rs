@@ -1,4 +1,4 @@
-//! What a parent sees of connections: whether some wait because nobody is there or all are busy. It reads nothing.
+//! What a parent sees of the connections of an entrance: whether some wait because nobody is there or all are busy. It reads nothing.
 //!
 //! As long as workers idle the system wakes one of them for a connection; the parent stands last in the line, and is woken
 //! only if nobody else is.
@@ -10,8 +10,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::RecvFlags;
 
-use super::Pool;
-use super::reception::Guest;
+use super::reception::{Guest, Reception};
 use crate::handover::{Channel, Given};
 use crate::listener::Listener;
 
@@ -20,7 +19,7 @@ const TOO_LONG: Duration = Duration::from_millis(50);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What a parent knows of the connections of one pool.
+/// What a parent knows of the connections of one entrance.
 #[derive(Debug, Default)]
 pub(super) struct Lobby {
     /// Watches the listeners behind all workers.
@@ -38,8 +37,15 @@ pub(super) struct Lobby {
 
 impl Lobby {
     /// Looks at what waits; whether it has waited too long. `nobody`: no worker is there. `can_grow`: one could be started.
-    pub(super) fn look(&mut self, pool: &Pool, channel: &Channel, nobody: bool, can_grow: bool, now: Instant) -> bool {
-        if !can_grow && pool.reception.is_none() {
+    pub(super) fn look(
+        &mut self,
+        (listeners, channel): (&[Listener], &Channel),
+        reception: Option<&Reception>,
+        nobody: bool,
+        can_grow: bool,
+        now: Instant,
+    ) -> bool {
+        if !can_grow && reception.is_none() {
             *self = Self { held: std::mem::take(&mut self.held), ..Self::default() };
             return false;
         }
@@ -49,7 +55,7 @@ impl Lobby {
         if self.line.is_none() || self.with_channel == nobody {
             self.with_channel = !nobody;
             // What is in the channel is for workers alone.
-            self.line = line(&pool.listeners, (!nobody && can_grow).then_some(channel));
+            self.line = line(listeners, (!nobody && can_grow).then_some(channel));
         }
         if self.next_look.is_some_and(|at| at > now) {
             return false;
@@ -60,7 +66,7 @@ impl Lobby {
             return self.line.as_ref().is_some_and(|line| is_readable(line.as_fd())) | self.ask_held();
         }
         let guests = !self.guests.is_empty();
-        if let Some(reception) = &pool.reception {
+        if let Some(reception) = reception {
             reception.attend(&mut self.guests, channel, now);
         }
         if !guests && !self.line.as_ref().is_some_and(|line| is_readable(line.as_fd())) {
@@ -70,8 +76,8 @@ impl Lobby {
         let since = *self.waiting_since.get_or_insert(now);
         self.next_look = Some(now + LOOK);
         let too_long = now.saturating_duration_since(since) >= TOO_LONG;
-        if let (true, false, Some(reception)) = (too_long, can_grow, &pool.reception) {
-            reception.let_in(&mut self.guests, &pool.listeners, now);
+        if let (true, false, Some(reception)) = (too_long, can_grow, reception) {
+            reception.let_in(&mut self.guests, listeners, now);
             reception.attend(&mut self.guests, channel, now);
         }
         too_long

@@ -29,10 +29,12 @@
 //!
 //! In the order of reading: `control` (what both sides say), `link` (a worker's end), `worker` (one process), `template`
 //! (which forks them), `pool` (how many there should be), `reception` (what the parent answers), `lobby` (whether connections
-//! wait), `crew` (those that there are), `sources` (files that are watched), `reload` (from one program to the next), `parent` (the loop).
+//! wait), `entrance` (where they come), `crew` (those that there are), `sources` (files that are watched), `reload` (from one
+//! program to the next), `parent` (the loop).
 
 pub(crate) mod control;
 mod crew;
+mod entrance;
 pub(crate) mod link;
 mod lobby;
 mod observer;
@@ -73,6 +75,9 @@ pub struct Pool {
     pub name: String,
     /// The sockets that its workers inherit.
     pub listeners: Vec<Listener>,
+    /// For each worker, in a pool of a fixed size, the sockets that it alone inherits, and after it whoever takes its place;
+    /// none where they share all.
+    pub own: Vec<Vec<Listener>>,
     /// What is started.
     pub program: Program,
     /// How many workers there are.
@@ -96,6 +101,7 @@ impl Pool {
         Self {
             name: name.to_owned(),
             listeners,
+            own: Vec::new(),
             program: Program::this(),
             size: Size::fixed(0),
             max_memory: None,

@@ -39,12 +39,13 @@ pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
             }
             pool.scoreboard = Some(known);
         }
-        let (workers, channel) = (kept.workers(&pool.name), kept.channel(&pool.name));
+        let (name, workers) = (pool.name.clone(), kept.workers(&pool.name));
+        let channel = |place| kept.channel(&name, place);
         crews.push(Crew::new(pool, workers, channel, plan.shutdown_timeout)?);
     }
     let (no_longer_listened_on, of_no_pool) = kept.rest();
     if !of_no_pool.is_empty() {
-        let mut crew = Crew::new(Pool::without_workers("", Vec::new()), of_no_pool, None, plan.shutdown_timeout)?;
+        let mut crew = Crew::new(Pool::without_workers("", Vec::new()), of_no_pool, |_| None, plan.shutdown_timeout)?;
         crew.retire();
         crews.push(crew);
     }

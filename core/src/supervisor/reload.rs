@@ -15,7 +15,7 @@ use rustix::process::Pid;
 use super::crew::Crew;
 use super::worker::{Program, Worker};
 use crate::handover::Channel;
-use crate::inherit;
+use crate::inherit::{self, numbered, without_number};
 use crate::listener::Listener;
 use crate::scoreboard::Scoreboard;
 use crate::signals;
@@ -34,7 +34,7 @@ pub struct Kept {
     is_trial: bool,
     listeners: Vec<Listener>,
     workers: Vec<(String, Worker)>,
-    channels: Vec<(String, OwnedFd, OwnedFd)>,
+    channels: Vec<(String, u16, OwnedFd, OwnedFd)>,
     scoreboards: Vec<(String, OwnedFd)>,
     /// The first end of a channel, whose second one follows.
     giving: Option<OwnedFd>,
@@ -66,6 +66,7 @@ impl Kept {
         let mut words = line.splitn(4, ' ');
         let (what, fd) = (words.next()?, words.next()?.parse::<RawFd>().ok()?);
         let (number, name) = (words.next()?.parse::<i32>().ok()?, words.next()?);
+        let (what, place) = without_number(what);
         let fd = match inherit::take(fd) {
             Ok(fd) => fd,
             Err(e) => return Some(Err(e)),
@@ -77,9 +78,9 @@ impl Kept {
             },
             "scoreboard" => self.scoreboards.push((name.to_owned(), fd)),
             "give" => self.giving = Some(fd),
-            "take" => self.channels.push((name.to_owned(), self.giving.take()?, fd)),
+            "take" => self.channels.push((name.to_owned(), place, self.giving.take()?, fd)),
             "worker" | "leaving" => {
-                let worker = Worker::kept(Pid::from_raw(number)?, fd, what == "leaving");
+                let worker = Worker::kept(Pid::from_raw(number)?, fd, place, what == "leaving");
                 self.workers.push((name.to_owned(), worker));
             }
             _ => return None,
@@ -115,10 +116,10 @@ impl Kept {
         wanted.into_iter().map(|(_, worker): (String, Worker)| worker).collect()
     }
 
-    /// The channel of a pool.
-    pub(super) fn channel(&mut self, pool: &str) -> Option<Channel> {
-        let at = self.channels.iter().position(|(name, ..)| name == pool)?;
-        let (_, give, take) = self.channels.swap_remove(at);
+    /// The channel of a place in a pool.
+    pub(super) fn channel(&mut self, pool: &str, place: u16) -> Option<Channel> {
+        let at = self.channels.iter().position(|(name, of, ..)| name == pool && *of == place)?;
+        let (.., give, take) = self.channels.swap_remove(at);
         Some(Channel::from_ends(give, take))
     }
 
@@ -146,19 +147,21 @@ impl Left {
     fn new(why: &str, crews: &[Crew]) -> io::Result<Self> {
         let mut left = Self { text: why.to_owned(), descriptors: Vec::new() };
         for crew in crews {
-            for listener in &crew.pool.listeners {
-                let owner = listener.owner().unwrap_or(0) as i32;
-                left.line("listener", listener.as_fd(), owner, listener.name())?;
+            for entrance in &crew.entrances {
+                for listener in &entrance.listeners {
+                    let owner = listener.owner().unwrap_or(0) as i32;
+                    left.line("listener", listener.as_fd(), owner, listener.name())?;
+                }
+                for (what, end) in entrance.ends() {
+                    left.line(&what, end, 0, &crew.pool.name)?;
+                }
             }
             if let Some(scoreboard) = &crew.pool.scoreboard {
                 left.line("scoreboard", scoreboard, 0, &crew.pool.name)?;
             }
-            for (what, end) in crew.channel.ends() {
-                left.line(what, end, 0, &crew.pool.name)?;
-            }
             for worker in crew.workers() {
-                let what = if worker.stays() { "worker" } else { "leaving" };
-                left.line(what, worker.control().as_fd(), worker.pid.as_raw_nonzero().get(), &crew.pool.name)?;
+                let what = numbered(if worker.stays() { "worker" } else { "leaving" }, worker.place);
+                left.line(&what, worker.control().as_fd(), worker.pid.as_raw_nonzero().get(), &crew.pool.name)?;
             }
         }
         Ok(left)

@@ -28,16 +28,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a worker looks whether it is its parent's.
 const LOOK_EVERY: Duration = Duration::from_micros(200);
 
-/// The parent's side: asks a template for a worker, which is to have one end of a connection.
+/// The parent's side: asks a template for the worker of a place, which is to have one end of a connection.
 ///
 /// # Errors
 /// When the template does not answer in time, or has no process for us.
-pub(super) fn ask(mut template: &UnixStream, theirs: OwnedFd) -> io::Result<Pid> {
+pub(super) fn ask(mut template: &UnixStream, theirs: OwnedFd, place: u16) -> io::Result<Pid> {
     let fds = [theirs.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(template, &[IoSlice::new(&[FORK])], &mut ancillary, SendFlags::NOSIGNAL)?;
+    let [high, low] = place.to_be_bytes();
+    sendmsg(template, &[IoSlice::new(&[FORK, high, low])], &mut ancillary, SendFlags::NOSIGNAL)?;
     drop(theirs);
     let mut answer = [0; 4];
     template.set_nonblocking(false)?;
@@ -63,10 +64,10 @@ pub fn fork_workers(link: Link, around: impl Fn(Moment)) -> io::Result<Option<Li
     let parent = getppid();
     let mut control = UnixStream::from(link.told()?);
     loop {
-        let Some(theirs) = next_order(&control)? else { return Ok(None) };
+        let Some((theirs, place)) = next_order(&control)? else { return Ok(None) };
         match give_birth(parent, &around) {
             Ok(Born::Worker) => {
-                return Ok(Some(link.of_worker(theirs.into())));
+                return Ok(Some(link.of_worker(theirs.into(), place)));
             }
             Ok(Born::Elsewhere(pid)) => control.write_all(&pid.to_ne_bytes())?,
             Err(e) => {
@@ -77,10 +78,10 @@ pub fn fork_workers(link: Link, around: impl Fn(Moment)) -> io::Result<Option<Li
     }
 }
 
-/// Waits until the parent wants a worker; gives the worker's end of their connection. `None` when it is to end.
-fn next_order(control: &UnixStream) -> io::Result<Option<OwnedFd>> {
+/// Waits until the parent wants a worker; gives the worker's end of their connection, and its place. `None` when it is to end.
+fn next_order(control: &UnixStream) -> io::Result<Option<(OwnedFd, u16)>> {
     loop {
-        let mut said = [0];
+        let mut said = [0; 3];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         match recvmsg(control, &mut [IoSliceMut::new(&mut said)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
@@ -89,14 +90,14 @@ fn next_order(control: &UnixStream) -> io::Result<Option<OwnedFd>> {
             Err(rustix::io::Errno::INTR) => continue,
             Err(e) => return Err(e.into()),
         }
-        if said[0] != FORK {
-            return Ok(None);
-        }
+        let [FORK, high, low] = said else { return Ok(None) };
         let fd = ancillary.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         });
-        return fd.map(Some).ok_or_else(|| io::Error::other("a worker is wanted, and no connection to it is given"));
+        return fd
+            .map(|fd| Some((fd, u16::from_be_bytes([high, low]))))
+            .ok_or_else(|| io::Error::other("a worker is wanted, and no connection to it is given"));
     }
 }
 

@@ -47,6 +47,9 @@ impl Program {
     }
 }
 
+/// A descriptor that is passed on, and its name.
+pub(super) type Named<'a> = (String, BorrowedFd<'a>);
+
 /// How far a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -65,6 +68,8 @@ pub(super) struct Worker {
     control: UnixStream,
     pub(super) stage: Stage,
     pub(super) started: Instant,
+    /// Which sockets are its own; 0 where workers have none.
+    pub(super) place: u16,
     /// Of the generation before a reload.
     pub(super) is_old: bool,
     /// Asks to be replaced.
@@ -82,31 +87,27 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts a worker with descriptors by name. It has a process group of its own, so that it does not hear what a
     /// terminal says to its parent.
-    pub(super) fn start(program: &Program, descriptors: &[(&str, BorrowedFd<'_>)]) -> io::Result<Self> {
-        Self::start_with(program, descriptors, Vec::new())
+    pub(super) fn start(program: &Program, descriptors: Vec<Named<'_>>, place: u16) -> io::Result<Self> {
+        Ok(Self { place, ..Self::start_with(program, descriptors, Vec::new())? })
     }
 
     /// Starts a process that forks workers.
-    pub(super) fn start_template(program: &Program, descriptors: &[(&str, BorrowedFd<'_>)]) -> io::Result<Self> {
-        Self::start_with(program, descriptors, vec![(TEMPLATE, 1)])
+    pub(super) fn start_template(program: &Program, descriptors: Vec<Named<'_>>) -> io::Result<Self> {
+        Self::start_with(program, descriptors, vec![(TEMPLATE.to_owned(), 1)])
     }
 
     /// Lets this process, which is a template, fork a worker.
-    pub(super) fn fork(&self) -> io::Result<Self> {
+    pub(super) fn fork(&self, place: u16) -> io::Result<Self> {
         let (control, theirs) = UnixStream::pair()?;
         control.set_nonblocking(true)?;
-        Ok(Self::new(template::ask(&self.control, theirs.into())?, control, Stage::Starting))
+        Ok(Self { place, ..Self::new(template::ask(&self.control, theirs.into(), place)?, control, Stage::Starting) })
     }
 
-    fn start_with<'a>(
-        program: &Program,
-        descriptors: &[(&'a str, BorrowedFd<'_>)],
-        mut pairs: Vec<(&'a str, i32)>,
-    ) -> io::Result<Self> {
+    fn start_with(program: &Program, descriptors: Vec<Named<'_>>, mut pairs: Vec<(String, i32)>) -> io::Result<Self> {
         let (control, theirs) = UnixStream::pair()?;
         control.set_nonblocking(true)?;
         let mut copies: Vec<OwnedFd> = Vec::new();
-        for (name, fd) in descriptors.iter().copied().chain([("control", theirs.as_fd())]) {
+        for (name, fd) in descriptors.into_iter().chain([("control".to_owned(), theirs.as_fd())]) {
             let copy = inherit::inheritable(fd)?;
             pairs.push((name, copy.as_raw_fd()));
             copies.push(copy);
@@ -118,9 +119,9 @@ impl Worker {
     }
 
     /// Takes over a worker that an earlier generation of this process started.
-    pub(super) fn kept(pid: Pid, control: OwnedFd, is_leaving: bool) -> Self {
+    pub(super) fn kept(pid: Pid, control: OwnedFd, place: u16, is_leaving: bool) -> Self {
         let stage = if is_leaving { Stage::Leaving } else { Stage::Ready };
-        Self { is_old: true, ..Self::new(pid, UnixStream::from(control), stage) }
+        Self { is_old: true, place, ..Self::new(pid, UnixStream::from(control), stage) }
     }
 
     fn new(pid: Pid, control: UnixStream, stage: Stage) -> Self {
@@ -129,6 +130,7 @@ impl Worker {
             control,
             stage,
             started: Instant::now(),
+            place: 0,
             is_old: false,
             is_spent: false,
             is_deaf: false,

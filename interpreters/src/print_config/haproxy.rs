@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Backend, Served, Site};
+use super::{Backend, Served, Session, Site};
 
 pub(super) fn print(site: &Site) -> anyhow::Result<String> {
-    let mut servers = String::new();
+    let mut servers = site.session.as_ref().map(sticky).unwrap_or_default();
     for (number, backend) in (1..).zip(site.listening("HAProxy")?) {
         let address = match backend {
             Backend::Unix(path) => format!("unix@{path}"),
@@ -50,4 +50,20 @@ fcgi-app app
     pass-header authorization
 {app}"
     ))
+}
+
+/// The hash of a session.
+fn sticky(session: &Session) -> String {
+    let sample = match session {
+        Session::Cookie(name) => format!("req.cook({name})"),
+        Session::Header(name) => format!("req.hdr({name})"),
+    };
+    format!(
+        "    # A session ({}) stays with one worker. Requests without one go to all in turn.
+    balance hash {sample}
+    hash-type consistent
+    # No checks: a worker that dies has a successor at the same socket, and its sessions are nobody else's.
+",
+        session.told()
+    )
 }

@@ -2,17 +2,25 @@
 
 use std::fmt::Write as _;
 
-use super::{Backend, Served, Site};
+use anyhow::bail;
+
+use super::{Backend, Served, Session, Site};
 
 /// The variables of a request. Those below depend on what is served.
 const PARAMS: &str = include_str!("nginx-params.conf");
 
 pub(super) fn print(site: &Site) -> anyhow::Result<String> {
-    let mut servers = String::new();
+    let (map, mut servers, of_worker) = match &site.session {
+        Some(session) => {
+            let (map, hash) = sticky(session)?;
+            (map, hash, " max_fails=0")
+        }
+        None => (String::new(), String::new(), ""),
+    };
     for backend in site.listening("nginx")? {
         let _ = match backend {
-            Backend::Unix(path) => writeln!(servers, "    server unix:{path};"),
-            Backend::Tcp(address) => writeln!(servers, "    server {address};"),
+            Backend::Unix(path) => writeln!(servers, "    server unix:{path}{of_worker};"),
+            Backend::Tcp(address) => writeln!(servers, "    server {address}{of_worker};"),
         };
     }
     let (location, root, own) = match &site.served {
@@ -41,7 +49,7 @@ pub(super) fn print(site: &Site) -> anyhow::Result<String> {
     let comment = site.comment("nginx: this belongs into its http block, on Debian into /etc/nginx/conf.d/app.conf.");
     Ok(format!(
         "{comment}# Its user (www-data) must be allowed to write to the socket: --socket-owner www-data sees to it.
-upstream app {{
+{map}upstream app {{
 {servers}    keepalive 16;
 }}
 
@@ -58,4 +66,29 @@ server {{
 }}
 "
     ))
+}
+
+/// What a session is hashed by, and the hash.
+fn sticky(session: &Session) -> anyhow::Result<(String, String)> {
+    let variable = match session {
+        Session::Cookie(name) => format!("cookie_{name}"),
+        Session::Header(name) => format!("http_{}", name.to_ascii_lowercase().replace('-', "_")),
+    };
+    if !variable.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        bail!("nginx has no variable for the {}: choose a name of letters, digits and _", session.told());
+    }
+    let map = format!(
+        "# A session ({}) stays with one worker. Requests without one go to any.
+map ${variable} $app_session {{
+    \"\"      $request_id;
+    default ${variable};
+}}
+
+",
+        session.told()
+    );
+    let hash = "    hash $app_session consistent;
+    # A worker that dies has a successor at the same socket: its sessions are nobody else's.
+";
+    Ok((map, hash.to_owned()))
 }
