@@ -6,9 +6,11 @@ use crate::support::client::call;
 use crate::support::{Directory, FCGI_LUA, Running, repository};
 
 /// The examples that are printed, and by which command line.
-const PRINTED: [(&str, &str, &[&str]); 15] = [
+const PRINTED: [(&str, &str, &[&str]); 17] = [
     ("nginx.conf", "nginx", &["--listen", "unix:/run/app.sock", "/srv/www/app.lua"]),
     ("nginx-scripts.conf", "nginx", &["--listen", "unix:/run/app.sock", "--root", "/srv/www"]),
+    ("nginx-sessions.conf", "nginx", &OWN),
+    ("haproxy-sessions.cfg", "haproxy", &OWN),
     ("apache-proxy.conf", "apache", &["--listen", "unix:/run/app.sock", "/srv/www/app.lua"]),
     ("apache-proxy-scripts.conf", "apache", &["--listen", "unix:/run/app.sock", "--root", "/srv/www"]),
     ("apache-fcgid-wrapper.conf", "apache", &["/srv/www/app.lua"]),
@@ -23,6 +25,9 @@ const PRINTED: [(&str, &str, &[&str]); 15] = [
     ("h2o.conf", "h2o", &["--listen", "unix:/run/app.sock", "/srv/www/app.lua"]),
     ("h2o-spawn.conf", "h2o", &["/srv/www/app.lua"]),
 ];
+
+/// Workers with sockets of their own.
+const OWN: [&str; 5] = ["--listen", "unix:/run/app-{worker}.sock", "--workers", "4", "/srv/www/app.lua"];
 
 /// With `FCGI_TEST_WRITE=1` the examples are written anew.
 #[test]
@@ -82,9 +87,37 @@ fn command_lines_that_no_configuration_is_for() {
         (&["--listen", "fd:3", "app.lua"], "nginx", "cannot connect to fd:3"),
         (&["--listen", "9000", "a b.lua"], "nginx", "choose another name"),
         (&["--listen", "9000", "app.lua"], "iis", "invalid value 'iis'"),
+        (&OWN, "caddy", "--print-config nginx and haproxy tell how"),
+        (&OWN, "systemd", "give one address for all workers"),
+        (
+            &["--affinity", "cookie:my-id", OWN[0], OWN[1], OWN[2], OWN[3], "a.lua"],
+            "nginx",
+            "nginx has no variable for the cookie",
+        ),
+        (
+            &["--affinity", "param:REMOTE_USER", OWN[0], OWN[1], OWN[2], OWN[3], "a.lua"],
+            "haproxy",
+            "give --affinity cookie:NAME",
+        ),
+        (&OWN[..2], "nginx", "say how many there are"),
     ] {
         let error = printed(server, words).unwrap_err();
         assert!(error.contains(expected), "{server} {words:?}: {error}");
+    }
+}
+
+#[test]
+fn sessions_are_known_by_what_affinity_says() {
+    for (source, nginx, haproxy) in [
+        ("cookie:sid", "map $cookie_sid $app_session {", "balance hash req.cook(sid)\n"),
+        ("header:X-Tenant", "map $http_x_tenant $app_session {", "balance hash req.hdr(X-Tenant)\n"),
+    ] {
+        let words = [&["--threads", "2", "--affinity", source][..], &OWN].concat();
+        for (server, expected) in [("nginx", nginx), ("haproxy", haproxy)] {
+            let text = printed(server, &words).unwrap();
+            assert!(text.contains(expected), "{text}");
+            assert_eq!(text.matches("/run/app-").count(), 5, "the command line and four sockets: {text}");
+        }
     }
 }
 

@@ -67,13 +67,14 @@ struct Site {
 
 impl Site {
     /// Four workers behind a balancer that is configured as `--print-config` says.
-    fn start(software: &Software, server: &str, runner: &str, app: &str) -> Self {
+    fn start(software: &Software, server: &str, runner: &str, app: &str, options: &[&str]) -> Self {
         let directory = Directory::new();
         let path = directory.path().display().to_string();
         std::fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
         let script = directory.file("app", app.replace("DIRECTORY", &path));
         let mut words = vec!["--listen".to_owned(), directory.socket("app-{worker}.sock")];
         words.extend(["--workers", "4", "--socket-mode", "666"].map(str::to_owned));
+        words.extend(options.iter().map(|word| (*word).to_owned()));
         words.push(script.display().to_string());
         let printed = Command::new(runner).args(["--print-config", server]).args(&words).output().unwrap();
         assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
@@ -132,8 +133,9 @@ enum Victim {
 
 fn sessions(software: &Software, server: &str, victim: &Victim) {
     for (runner, app) in [(FCGI_LUA, LUA), (FCGI_PYTHON, PYTHON)] {
-        let site = Site::start(software, server, runner, app);
+        let site = Site::start(software, server, runner, app, &[]);
         let mut homes = everybody_is_known(&site);
+        strangers_are_spread(&site);
         a_worker_dies(&site, &mut homes);
         a_worker_dies_while_it_works(&site, &mut homes, victim);
         a_reload(&site, &homes);
@@ -156,6 +158,14 @@ fn everybody_is_known(site: &Site) -> Vec<Seen> {
     });
     assert!(processes(&homes).len() > 1, "all users are sent to one worker: {homes:?}");
     homes
+}
+
+/// Who has no session is sent to any worker.
+fn strangers_are_spread(site: &Site) {
+    let asked = (0..20).map(|_| http::ask(site.port, "GET /page", "", b"").unwrap().text());
+    let process = |text: String| text.split('\t').next().and_then(|word| word.trim().parse::<u32>().ok());
+    let answered: BTreeSet<u32> = asked.map(|text| process(text.clone()).unwrap_or_else(|| panic!("{text}"))).collect();
+    assert!(answered.len() > 1, "{answered:?}");
 }
 
 fn processes(homes: &[Seen]) -> BTreeSet<u32> {
@@ -249,4 +259,13 @@ fn sessions_behind_nginx() {
 #[test]
 fn sessions_behind_haproxy() {
     sessions(&HAPROXY, "haproxy", &Victim::Fails);
+}
+
+/// The balancer chooses the process, and that the interpreter.
+#[test]
+fn sessions_of_threads() {
+    let options = ["--threads", "3", "--affinity", "cookie:session", "--affinity-wait", "60"];
+    let site = Site::start(&NGINX, "nginx", FCGI_LUA, LUA, &options);
+    let mut homes = everybody_is_known(&site);
+    a_worker_dies(&site, &mut homes);
 }

@@ -71,6 +71,7 @@ impl Site {
             .replace("/usr/local/bin/fcgi-lua", &self.runner)
             .replace("/srv/www", &format!("{directory}/www"))
             .replace("/run/app.sock", &format!("{directory}/app.sock"))
+            .replace("/run/app-", &format!("{directory}/app-"))
             .replace(".lua", &extension)
             .replace("8080", &self.port.to_string())
             .replace("127.0.0.1:9000", &self.tcp);
@@ -105,6 +106,9 @@ impl Site {
         let mut words: Vec<String> = match self.way.program {
             Program::Unix => vec!["--listen".into(), self.directory.socket("app.sock")],
             Program::Tcp => vec!["--listen".into(), self.tcp.clone()],
+            Program::Workers => {
+                ["--listen", &self.directory.socket("app-{worker}.sock"), "--workers", "4"].map(str::to_owned).into()
+            }
             Program::Launched(_) | Program::ByServer => Vec::new(),
         };
         words.extend(self.way.options.iter().map(|word| (*word).to_owned()));
@@ -118,7 +122,7 @@ impl Site {
     pub fn start_program(&mut self) -> Result<(), String> {
         let mut command = match self.way.program {
             Program::ByServer => return Ok(()),
-            Program::Unix | Program::Tcp => Command::new(&self.runner),
+            Program::Unix | Program::Tcp | Program::Workers => Command::new(&self.runner),
             Program::Launched(example) => {
                 let text = std::fs::read_to_string(repository().join("examples/servers").join(example)).unwrap();
                 let mut command = Command::new("sh");
@@ -126,17 +130,24 @@ impl Site {
                 command
             }
         };
-        if matches!(self.way.program, Program::Unix | Program::Tcp) {
+        if matches!(self.way.program, Program::Unix | Program::Tcp | Program::Workers) {
             command.args(self.words());
         }
         plain_environment(&mut command);
         self.program = Some(Running::start(self.logged(&mut command)));
-        let socket = self.directory.path().join("app.sock");
+        let sockets: Vec<String> = match self.way.program {
+            Program::Workers => (1..=4).map(|worker| format!("app-{worker}.sock")).collect(),
+            _ => vec!["app.sock".to_owned()],
+        };
         if matches!(self.way.program, Program::Tcp) {
             return wait("the program", || TcpStream::connect(&self.tcp).is_ok());
         }
-        wait("the program", || std::os::unix::net::UnixStream::connect(&socket).is_ok())?;
-        std::fs::set_permissions(&socket, Permissions::from_mode(0o777)).map_err(|e| e.to_string())
+        for socket in sockets {
+            let socket = self.directory.path().join(socket);
+            wait("the program", || std::os::unix::net::UnixStream::connect(&socket).is_ok())?;
+            std::fs::set_permissions(&socket, Permissions::from_mode(0o777)).map_err(|e| e.to_string())?;
+        }
+        Ok(())
     }
 
     pub fn start_server(&mut self) -> Result<(), String> {

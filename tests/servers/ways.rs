@@ -30,6 +30,8 @@ pub enum Program {
     /// By itself, with `--listen`.
     Unix,
     Tcp,
+    /// By itself, with a socket for each of four workers.
+    Workers,
     /// By a launcher: a shell script in `examples/servers`.
     Launched(&'static str),
     /// By the web server.
@@ -62,15 +64,16 @@ const fn follows(way: Way) -> Way {
 }
 
 use Config::{Example, Printed};
-use Program::{ByServer, Launched, Tcp, Unix};
+use Program::{ByServer, Launched, Tcp, Unix, Workers};
 use Served::{Directory, One};
 
 /// Programs that the web server starts are not there to be restarted by others.
-pub static WAYS: [Way; 29] = [
+pub static WAYS: [Way; 31] = [
     way("nginx, unix", NGINX, Example("nginx.conf"), Unix, One),
     way("nginx, unix, scripts", NGINX, Example("nginx-scripts.conf"), Unix, Directory),
     way("nginx, TCP", NGINX, Printed("nginx"), Tcp, One),
     Way { options: &["--workers", "2"], ..way("nginx, TCP, scripts", NGINX, Printed("nginx"), Tcp, Directory) },
+    way("nginx, workers' sockets", NGINX, Example("nginx-sessions.conf"), Workers, One),
     way("nginx, spawn-fcgi", NGINX, Example("nginx.conf"), Launched("spawn-fcgi.sh"), One),
     way("nginx, multiwatch", NGINX, Example("nginx.conf"), Launched("multiwatch.sh"), One),
     way("nginx, socket activation", NGINX, Example("nginx.conf"), Launched("systemd-socket-activate.sh"), One),
@@ -93,6 +96,7 @@ pub static WAYS: [Way; 29] = [
     way("caddy, php_fastcgi", CADDY, Example("caddy-php-fastcgi.conf"), Unix, Directory),
     way("haproxy, unix", HAPROXY, Example("haproxy.cfg"), Unix, One),
     way("haproxy, TCP, scripts", HAPROXY, Printed("haproxy"), Tcp, Directory),
+    way("haproxy, workers' sockets", HAPROXY, Example("haproxy-sessions.cfg"), Workers, One),
     way("h2o, unix", H2O, Example("h2o.conf"), Unix, One),
     way("h2o, TCP, scripts", H2O, Printed("h2o"), Tcp, Directory),
     way("h2o, spawn", H2O, Example("h2o-spawn.conf"), ByServer, One),

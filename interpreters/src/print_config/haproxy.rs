@@ -62,7 +62,7 @@ fn sticky(session: &Session) -> String {
         "    # A session ({}) stays with one worker. Requests without one go to all in turn.
     balance hash {sample}
     hash-type consistent
-    # No checks: a worker that dies has a successor at the same socket, and its sessions are nobody else's.
+    # No checks: a worker that dies has a successor at the same socket, and none is ever left out.
 ",
         session.told()
     )

@@ -78,7 +78,7 @@ fn sticky(session: &Session) -> anyhow::Result<(String, String)> {
         bail!("nginx has no variable for the {}: choose a name of letters, digits and _", session.told());
     }
     let map = format!(
-        "# A session ({}) stays with one worker. Requests without one go to any.
+        "\n# A session ({}) stays with one worker. Requests without one go to any.
 map ${variable} $app_session {{
     \"\"      $request_id;
     default ${variable};
@@ -88,7 +88,7 @@ map ${variable} $app_session {{
         session.told()
     );
     let hash = "    hash $app_session consistent;
-    # A worker that dies has a successor at the same socket: its sessions are nobody else's.
+    # A worker that dies has a successor at the same socket: none is ever left out.
 ";
     Ok((map, hash.to_owned()))
 }
