@@ -44,9 +44,11 @@ impl Server {
     fn workers(&self, count: usize) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         until("workers", || {
+            // Whoever loads is among the children before it has said so.
+            let children = self.children();
             let template = self.template();
-            found = self.children().into_iter().filter(|child| *child != template).collect();
-            found.len() == count
+            found = children.into_iter().filter(|child| *child != template).collect();
+            !template.is_empty() && found.len() == count
         });
         let answered = self.words().remove(0);
         assert!(found.contains(&answered), "{found:?} {answered}");

@@ -17,7 +17,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
 };
-use rustix::process::{Pid, WaitId, WaitIdOptions, getppid, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, getppid, waitid};
 
 use super::Link;
 use super::control::FORK;
@@ -115,10 +115,11 @@ fn give_birth(parent: Option<Pid>, around: &impl Fn(Moment)) -> io::Result<Born>
     let middle = match unsafe { fork() } {
         Ok(ForkResult::Parent { child }) => child,
         Ok(ForkResult::Child) => {
+            let middle = getpid();
             // SAFETY: as above; the process in the middle does nothing more that could be another thread's.
             match unsafe { fork() } {
                 Ok(ForkResult::Child) => {
-                    become_worker(parent);
+                    become_worker(parent, middle);
                     around(Moment::InChild);
                     return Ok(Born::Worker);
                 }
@@ -143,11 +144,15 @@ fn give_birth(parent: Option<Pid>, around: &impl Fn(Moment)) -> io::Result<Born>
     Ok(Born::Elsewhere(i32::from_ne_bytes(pid)))
 }
 
-/// Waits until this process is a child of the parent.
-fn become_worker(parent: Option<Pid>) {
-    let middle = getppid();
-    while getppid() != parent {
-        if getppid() != middle {
+/// Waits until this process is a child of the parent, and no longer of the process in the middle.
+fn become_worker(parent: Option<Pid>, middle: Pid) {
+    loop {
+        // Asked once: it may change at any moment.
+        let now = getppid();
+        if now == parent {
+            break;
+        }
+        if now != Some(middle) {
             // The parent is gone, and nobody wants this worker.
             std::process::abort();
         }
