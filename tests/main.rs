@@ -1,6 +1,7 @@
 //! Whole programs, tested from outside: real sockets, real web servers, the real interpreter beside ours.
 //!
 //! * `audit`: what scripts leave behind
+//! * `demoted`: scripts that are trusted until they leave something behind
 //! * `forked`: requests in children of a warm interpreter
 //! * `fidelity`: every script in `scripts/` answers as under CGI, the first time and the tenth
 //! * `modes`: how the runner finds out what it is to be; errors of use
@@ -70,6 +71,7 @@ mod conformance;
 mod command_line;
 mod configuration;
 mod constrained;
+mod demoted;
 mod distribution;
 mod examples;
 #[cfg(all(feature = "python", feature = "rhai"))]

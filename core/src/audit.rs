@@ -1,7 +1,7 @@
 //! What a script leaves behind: the process is compared before and after each request, and so is the interpreter, by its
 //! language ([`found`]). For development and staging: it costs much more than a request does.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -16,6 +16,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 thread_local! {
     static FOUND: RefCell<Vec<Finding>> = const { RefCell::new(Vec::new()) };
+    static IS_WANTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// One thing that a script has changed.
@@ -30,6 +31,11 @@ pub struct Finding {
 /// Notes what the language has found after the request that this thread has just served.
 pub fn found(what: String, stays: bool) {
     FOUND.with_borrow_mut(|found| found.push(Finding { what, stays }));
+}
+
+/// Whether what the request of this thread leaves behind is to be found.
+pub fn is_wanted() -> bool {
+    IS_WANTED.get()
 }
 
 /// Serves by another interpreter, and says in the log what each script has left behind.
@@ -51,11 +57,18 @@ impl Audited {
         self.stays
     }
 
+    /// As [`Interpreter::serve`], without a look at what is left.
+    pub(crate) fn pass_on(&mut self, script: &Path, request: Request, more: &Rc<RefCell<Requests>>) {
+        self.inner.serve(script, request, more);
+    }
+
     /// As [`Interpreter::serve`]; gives what the script has changed.
     pub fn look_at(&mut self, script: &Path, request: Request, more: &Rc<RefCell<Requests>>) -> Vec<Finding> {
         let before = Process::look();
         FOUND.take();
+        IS_WANTED.set(true);
         self.inner.serve(script, request, more);
+        IS_WANTED.set(false);
         let mut findings = FOUND.take();
         let servers: BTreeSet<i32> = more.borrow().server().descriptors().into_iter().collect();
         let deadline = Instant::now() + PATIENCE;

@@ -152,10 +152,19 @@ impl Client {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "a descriptor cannot be connected to"));
             }
         };
+        let client = Self::over(socket)?;
+        Ok(Self { timeout, ..client })
+    }
+
+    /// On a connection that is there.
+    ///
+    /// # Errors
+    /// When it is no socket.
+    pub fn over(socket: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Self {
             socket,
-            timeout,
+            timeout: None,
             incoming: Incoming::default(),
             output: Vec::new(),
             sent: 0,

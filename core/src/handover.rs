@@ -54,6 +54,14 @@ impl Channel {
         Ok(give.zip(take).map(|(give, take)| Self { give, take }))
     }
 
+    /// The giver's end, for processes that give and never take.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub(crate) fn copy_of_givers_end(&self) -> io::Result<OwnedFd> {
+        self.give.try_clone()
+    }
+
     /// Its ends, by the names under which they are passed.
     pub(crate) fn ends(&self) -> [(&'static str, BorrowedFd<'_>); 2] {
         [("give", self.give.as_fd()), ("take", self.take.as_fd())]
@@ -79,13 +87,7 @@ impl Channel {
     /// # Errors
     /// `WOULDBLOCK` when nobody takes fast enough.
     pub(crate) fn give(&self, socket: BorrowedFd<'_>, is_tcp: bool) -> Result<(), Errno> {
-        let fds = [socket];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let kind = [if is_tcp { TCP } else { UNIX }];
-        rustix::net::sendmsg(&self.give, &[IoSlice::new(&kind)], &mut ancillary, flags).map(drop)
+        give(self.give.as_fd(), socket, is_tcp)
     }
 
     /// Takes a connection, if one is there.
@@ -104,4 +106,18 @@ impl Channel {
         }
         sockets.map(|socket| Given { socket, is_tcp: kind[0] == TCP })
     }
+}
+
+/// Gives a connection into a giver's end. The caller's own descriptor stays open.
+///
+/// # Errors
+/// `WOULDBLOCK` when nobody takes fast enough.
+pub(crate) fn give(end: BorrowedFd<'_>, socket: BorrowedFd<'_>, is_tcp: bool) -> Result<(), Errno> {
+    let fds = [socket];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let kind = [if is_tcp { TCP } else { UNIX }];
+    rustix::net::sendmsg(end, &[IoSlice::new(&kind)], &mut ancillary, flags).map(drop)
 }

@@ -1,6 +1,6 @@
 //! The seam to a language, and where a language gets its requests from.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ pub struct Setup {
     pub several_processes: bool,
     /// What separates one request from the next.
     pub isolation: Isolation,
-    /// What scripts leave behind is to be [found](crate::audit::found).
+    /// What scripts leave behind is to be [found](crate::audit::found), where that is [wanted](crate::audit::is_wanted).
     pub audit: bool,
     /// Bytes that one interpreter may use.
     pub memory_limit: Option<usize>,
@@ -75,6 +75,20 @@ pub enum Isolation {
     State,
     /// Each request runs in a child process, forked from an interpreter that is warm; nothing stays.
     Fork,
+}
+
+thread_local! {
+    static KEEPS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Notes that what the request of this thread leaves behind is meant to stay: it is one of an accept loop, or of an application.
+pub fn keeps() {
+    KEEPS.set(true);
+}
+
+/// Whether that was so since the last question.
+pub(crate) fn has_kept() -> bool {
+    KEEPS.take()
 }
 
 /// One interpreter, which lives in one thread and serves one request after the other.
@@ -156,11 +170,12 @@ impl Loop {
 
     /// The script begins to loop, with the request that it was started for.
     pub fn begin(&mut self) {
+        keeps();
         self.watch = Some(Watch::new(&self.script));
     }
 
     /// The next request; the one before has been finished. `None` when the script shall end: the server stops, a request for
-    /// another script has come, or the script's file has changed, whose new version answers the request.
+    /// another script has come, the script's file has changed, whose new version answers the request, or its requests are to run elsewhere.
     ///
     /// # Errors
     /// As for [`Server::accept`].
@@ -169,7 +184,8 @@ impl Loop {
         let mut requests = self.requests.borrow_mut();
         let next = requests.accept_for(&self.script)?;
         if let Some(request) = next {
-            if !self.watch.as_mut().is_some_and(Watch::has_changed) {
+            let is_trusted = !requests.server.is_demoted(&self.script);
+            if is_trusted && !self.watch.as_mut().is_some_and(Watch::has_changed) {
                 return Ok(Some(request));
             }
             requests.put_back = Some((self.script.to_path_buf(), request));

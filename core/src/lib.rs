@@ -16,7 +16,7 @@
 //! * [`request`]: what a program sees and says.
 //! * [`cgi`]: the same request type for a process that was started for one request.
 //! * [`script`], [`interpreter`], [`child`]: which file a request runs, the seam to a language, child processes of scripts.
-//! * [`fork`], [`audit`]: requests that run in processes of their own; what scripts leave behind.
+//! * [`fork`], [`audit`], [`demotion`]: requests that run in processes of their own; what scripts leave behind; who runs where.
 //! * [`client`], [`response`]: the web server's side.
 //! * [`signals`], [`thread`]: what stops a server; threads that each have a working directory.
 //! * [`watchdog`], [`slow_log`]: requests that run for long.
@@ -48,6 +48,7 @@ pub mod child;
 pub mod client;
 mod clock;
 mod connection;
+pub mod demotion;
 mod error_lines;
 mod exchange;
 pub mod fork;

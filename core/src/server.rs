@@ -14,6 +14,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -255,8 +256,19 @@ impl Server {
     /// Counts a request; the one that makes a worker's number full lets it be replaced.
     fn count_turn(&self) {
         let turn = self.turns.fetch_add(1, Relaxed) + 1;
+        if self.parent.as_ref().is_some_and(|parent| parent.max_requests.is_some_and(|limit| turn >= limit)) {
+            self.ask_to_be_replaced();
+        }
+    }
+
+    /// Whether a script's requests are to run elsewhere.
+    pub(crate) fn is_demoted(&self, script: &Path) -> bool {
+        self.books.scoreboard.as_ref().is_some_and(|board| board.is_demoted(script))
+    }
+
+    /// Asks the parent, once, for another process in the place of this one.
+    pub(crate) fn ask_to_be_replaced(&self) {
         if let Some(parent) = &self.parent
-            && parent.max_requests.is_some_and(|limit| turn >= limit)
             && !self.is_spent.swap(true, Relaxed)
         {
             parent.say(FromWorker::Spent);

@@ -83,8 +83,8 @@ impl Options {
     /// What options ask for besides themselves.
     #[must_use]
     pub(crate) fn settled(mut self) -> Self {
-        // Only a parent can reload.
-        if self.serving.watch {
+        // Only a parent can reload, and knows what has ended a worker.
+        if self.serving.watch || self.serving.isolation == Level::Auto {
             self.processes.workers.get_or_insert(Size::fixed(1));
         }
         self
@@ -110,7 +110,8 @@ impl Options {
     pub(crate) fn scoreboard(&self, workers: u16) -> std::io::Result<Option<Scoreboard>> {
         // While workers are replaced, there are those from before as well.
         let lines = (usize::from(workers) * 2 + 2) * usize::from(self.processes.threads);
-        self.watching.needs_scoreboard().then(|| Scoreboard::create(lines)).transpose()
+        let is_read = self.watching.needs_scoreboard() || self.serving.isolation == Level::Auto;
+        is_read.then(|| Scoreboard::create(lines)).transpose()
     }
 
     /// What answers for the program itself.
@@ -178,6 +179,14 @@ impl Options {
                 "--threads is not for --isolation fork: a process with threads cannot be forked (give --workers)"
             ));
         }
+        if self.serving.isolation == Level::Auto && self.processes.threads > 1 {
+            wrong.push(anyhow!(
+                "--threads is not for --isolation auto, which tells by a process what its one request has done (give --workers)"
+            ));
+        }
+        if self.serving.isolation == Level::Auto && self.serving.audit {
+            wrong.push(anyhow!("--audit is not for --isolation auto, which looks at what scripts leave behind by itself, and says why it does not trust one"));
+        }
         if self.serving.audit && (self.processes.threads > 1 || self.serving.isolation == Level::Fork) {
             wrong.push(anyhow!("--audit looks at one request at a time of one interpreter: it goes with neither --threads nor --isolation fork"));
         }
@@ -185,6 +194,9 @@ impl Options {
             wrong.push(anyhow!(
                 "--slow-log is not for --isolation fork, whose requests run in processes of their own: choose another --isolation"
             ));
+        }
+        if self.serving.isolation == Level::Auto && self.limits.memory_limit.is_some() {
+            wrong.push(anyhow!("--memory-limit is not for --isolation auto: it means one thing for an interpreter and another one for a process"));
         }
         if let Some(directory) = self.serving.static_dir.as_ref().filter(|directory| !directory.is_dir()) {
             wrong.push(anyhow!("{} is not a directory (--static)", directory.display()));

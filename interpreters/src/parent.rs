@@ -10,6 +10,7 @@ use fcgi_core::supervisor::{Nobody, Plan, Pool, Program, Reception, Size};
 
 use crate::front::{self, BACKEND, Directory};
 use crate::mode::Sockets;
+use crate::options::Level;
 use crate::{Language, Options};
 
 /// The pools, and what is to be kept until they have ended.
@@ -38,6 +39,7 @@ pub(crate) fn plan(
             reception: None,
             scoreboard: None,
             is_preloaded: false,
+            forks_requests: false,
         });
         sockets.shared.push(front.backend);
         kept = Some(front.directory);
@@ -47,18 +49,34 @@ pub(crate) fn plan(
     let answers_at = status_socket.as_ref().map(|socket| Listener::inherited(socket.fd().try_clone()?)).transpose()?;
     // The parent alone answers there; its socket is kept over reloads as others are.
     pools.extend(status_socket.map(|socket| Pool::without_workers("status page", vec![socket])));
+    let trusts = options.serving.isolation == Level::Auto;
     pools.push(Pool {
         name: options.pool_name(language),
         listeners: sockets.shared,
         own: sockets.own,
-        program,
+        program: program.clone(),
         size: workers,
         max_memory: options.limits.max_memory.map(|bytes| bytes as u64),
-        is_front: false,
+        // What it has begun may need those that fork.
+        is_front: trusts,
         reception,
         scoreboard,
         is_preloaded: options.processes.preload,
+        forks_requests: false,
     });
+    if trusts {
+        // None of them runs until there is something to do.
+        let name = format!("{}, forking", options.pool_name(language));
+        let size = Size { min: 0, max: workers.max };
+        let max_memory = options.limits.max_memory.map(|bytes| bytes as u64);
+        pools.push(Pool {
+            program,
+            size,
+            max_memory,
+            forks_requests: true,
+            ..Pool::without_workers(&name, Vec::new())
+        });
+    }
     let shutdown_timeout = Duration::from_secs(options.processes.shutdown_timeout);
     Ok((
         Plan {

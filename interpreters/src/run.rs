@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use fcgi_core::audit::Audited;
+use fcgi_core::demotion::Trusting;
 use fcgi_core::http::Site;
 use fcgi_core::inherit::{self, Passed};
 use fcgi_core::interpreter::{Requests, serve_all};
@@ -23,7 +24,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::command_line::Asked;
 use crate::line::Line;
 use crate::mode::{self, Mode, Sockets};
-use crate::options::System;
+use crate::options::{Level, System};
 use crate::service::Service;
 use crate::{Language, Options, Preload, check, front, log, parent, print_config, scripts, system, watched};
 
@@ -104,7 +105,7 @@ fn setup(order: &Order<'_>) -> Setup {
         display_errors: options.serving.display_errors,
         shared_process: options.processes.threads > 1,
         isolation: options.serving.isolation.into(),
-        audit: options.serving.audit,
+        audit: options.serving.audit || options.serving.isolation == Level::Auto,
         memory_limit: options.limits.memory_limit,
         shutdown_timeout: Duration::from_secs(options.processes.shutdown_timeout),
         request_timeout: options.limits.request_timeout,
@@ -159,7 +160,7 @@ fn serve(order: &Order<'_>, sockets: Sockets, mut kept: Kept) -> anyhow::Result<
             status::window::Window::open(listener, options.listening.allow_list()?, desk)
                 .context("cannot start a thread")?;
         }
-        serve_here(order, listeners, Some(stop), scoreboard, None)?;
+        serve_here(order, Means { listeners, stop: Some(stop), scoreboard, ..Means::default() })?;
         if let Some((front, _directory)) = front {
             front.stop();
         }
@@ -197,7 +198,7 @@ fn fork_workers(order: &Order<'_>, mut passed: Passed) -> anyhow::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     let link = Link::new(&mut passed)?;
     let listeners = listeners(&mut passed)?;
-    let scoreboard = passed.descriptor("scoreboard")?;
+    let (scoreboard, elsewhere) = (passed.descriptor("scoreboard")?, passed.descriptor(supervisor::ELSEWHERE)?);
     let preload = preload_of(order.language)?;
     let scripts = begin(order)?;
     // What is loaded is its user's.
@@ -209,7 +210,8 @@ fn fork_workers(order: &Order<'_>, mut passed: Passed) -> anyhow::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
     let _signals = signals::catch().context("cannot catch signals")?;
     let scoreboard = scoreboard.map(Scoreboard::open).transpose()?;
-    serve_begun(order, &scripts, listeners, None, scoreboard, Some(configured(link, order.options)))
+    let parent = Some(configured(link, order.options));
+    serve_begun(order, &scripts, Means { listeners, stop: None, scoreboard, elsewhere, parent })
 }
 
 fn preload_of(language: &Language) -> anyhow::Result<Preload> {
@@ -235,7 +237,11 @@ fn work(order: &Order<'_>, mut passed: Passed) -> anyhow::Result<()> {
     let listeners = listeners(&mut passed)?;
     let Some(backend) = inherit::variable(front::BACKEND) else {
         let scoreboard = passed.descriptor("scoreboard")?.map(Scoreboard::open).transpose()?;
-        return serve_here(order, listeners, None, scoreboard, Some(configured(link, order.options)));
+        let elsewhere = passed.descriptor(supervisor::ELSEWHERE)?;
+        let options = if passed.number(supervisor::FORKS).is_some() { &forking(order.options) } else { order.options };
+        let order = &Order { options, line: order.line.clone(), service: RefCell::new(None), ..*order };
+        let parent = Some(configured(link, options));
+        return serve_here(order, Means { listeners, stop: None, scoreboard, elsewhere, parent });
     };
     let http = listeners.into_iter().next().context("a front without a socket")?;
     let site = site(scripts(order)?)?;
@@ -246,6 +252,15 @@ fn work(order: &Order<'_>, mut passed: Passed) -> anyhow::Result<()> {
     while rustix::event::poll(&mut [PollFd::new(&has_stopped, PollFlags::IN)], None) == Err(rustix::io::Errno::INTR) {}
     front.stop();
     Ok(())
+}
+
+/// The options of a worker that takes the requests of demoted scripts: those who give them to it keep the logs.
+fn forking(options: &Options) -> Options {
+    let mut options = options.clone();
+    options.serving.isolation = Level::Fork;
+    (options.watching.access_log, options.watching.slow_log) = (None, None);
+    options.processes.workers = options.processes.workers.map(|size| Size { min: 0, ..size });
+    options
 }
 
 /// When a worker is to end.
@@ -302,7 +317,7 @@ fn books<'a>(
     let pool = scoreboard.as_ref().map(|scoreboard| status_of(order, scoreboard, listeners)).transpose()?;
     let pools = pool.into_iter().collect();
     let desk = options.desk(pools);
-    let measures_cost = scoreboard.is_some();
+    let measures_cost = options.watching.needs_scoreboard();
     let access_log = options.watching.access_log(&options.pool_name(language))?.map(Arc::new);
     Ok(Books { scoreboard, measures_cost, desk: desk.is_open().then(|| Arc::new(desk)), access_log })
 }
@@ -319,16 +334,22 @@ fn slow_log(order: &Order<'_>, scoreboard: Option<Scoreboard>) -> anyhow::Result
 /// The stack of an interpreter's thread: as much as the first thread of a process has by default.
 const STACK: usize = 8 << 20;
 
-/// Serves in this process, with one interpreter for each thread, until `stop` becomes readable.
-fn serve_here(
-    order: &Order<'_>,
+/// What a process serves with.
+#[derive(Default)]
+struct Means {
     listeners: Vec<Listener>,
+    /// Becomes readable when it is to stop.
     stop: Option<OwnedFd>,
     scoreboard: Option<Scoreboard>,
+    /// Where requests of demoted scripts are given.
+    elsewhere: Option<OwnedFd>,
     parent: Option<Link>,
-) -> anyhow::Result<()> {
+}
+
+/// Serves in this process, with one interpreter for each thread, until it is told to stop.
+fn serve_here(order: &Order<'_>, means: Means) -> anyhow::Result<()> {
     let scripts = begin(order)?;
-    serve_begun(order, &scripts, listeners, stop, scoreboard, parent)
+    serve_begun(order, &scripts, means)
 }
 
 /// Makes the process one that may run scripts, and starts the language.
@@ -341,14 +362,9 @@ fn begin(order: &Order<'_>) -> anyhow::Result<Scripts> {
 }
 
 /// As [`serve_here`], once the process [has begun](begin).
-fn serve_begun(
-    order: &Order<'_>,
-    scripts: &Scripts,
-    listeners: Vec<Listener>,
-    stop: Option<OwnedFd>,
-    scoreboard: Option<Scoreboard>,
-    parent: Option<Link>,
-) -> anyhow::Result<()> {
+fn serve_begun(order: &Order<'_>, scripts: &Scripts, means: Means) -> anyhow::Result<()> {
+    let Means { listeners, stop, scoreboard, elsewhere, parent } = means;
+    let board = scoreboard.clone();
     let Order { language, options, .. } = order;
     let setup = setup(order);
     let forks = setup.isolation == Isolation::Fork;
@@ -379,7 +395,9 @@ fn serve_begun(
     }
     let one = || -> anyhow::Result<()> {
         let mut interpreter = (language.interpreter)(setup.clone())?;
-        if setup.audit {
+        if let Some((board, elsewhere)) = board.clone().zip(elsewhere.as_ref()) {
+            interpreter = Box::new(Trusting::new(interpreter, board, elsewhere.try_clone()?));
+        } else if setup.audit {
             interpreter = Box::new(Audited::new(interpreter));
         }
         let requests = Requests::new(server.clone(), scripts.clone());

@@ -10,6 +10,7 @@ use fcgi_core::script::{Named, Scripts};
 
 use crate::languages::Known;
 use crate::line::Line;
+use crate::options::Level;
 use crate::{Options, system};
 
 /// What all requests are for when an application stands in place of a script; it is no file that one could ask for.
@@ -50,6 +51,12 @@ fn answering(language: &Known, options: &Options, line: &Line) -> anyhow::Result
         root = Some(if system.chroot.is_some() { inside } else { path.clone() });
     }
     if needs_none(language, line) {
+        if options.serving.isolation == Level::Auto {
+            bail!(
+                "--isolation auto is for scripts: an application keeps what it has from one request to the next; choose globals \
+                 or fork"
+            );
+        }
         return Ok(Scripts::One(std::path::absolute(NO_FILE)?));
     }
     let Some(script) = &line.script else { return Ok(named(options, root, language.extension)) };

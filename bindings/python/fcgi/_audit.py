@@ -28,7 +28,7 @@ class Audited(Script):
 
     def begin(self, path, environment, has_body):
         begun = super().begin(path, environment, has_body)
-        self.before = self.look()
+        self.before = self.look() if _fcgi.is_audited() else None
         return begun
 
     def forget(self, status):

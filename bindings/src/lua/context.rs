@@ -74,8 +74,6 @@ pub(super) struct Context {
     pub(super) volatile: RefCell<Vec<Vec<u8>>>,
     pub(super) warnings: Cell<bool>,
     pub(super) warning_continues: Cell<bool>,
-    /// What scripts leave behind is told (`--audit`).
-    pub(super) audited: Cell<bool>,
     /// Other interpreters run in this process.
     pub(super) shared_process: Cell<bool>,
     /// Where more requests for the script that runs come from.

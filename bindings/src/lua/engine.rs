@@ -89,7 +89,6 @@ impl Engine {
         let line = CommandLine::parse(&setup.own).map_err(|wrong| anyhow::anyhow!("{wrong} (--help tells more)"))?;
         context::with(|c| {
             c.shared_process.set(setup.shared_process);
-            c.audited.set(setup.audit);
             *c.watched.borrow_mut() =
                 setup.watchdog.as_ref().map(|watchdog| timeout::watch(watchdog, setup.slow_log.as_ref()));
         });
@@ -270,7 +269,10 @@ impl Engine {
             _ if memory_was_out || self.setup.isolation == Isolation::State => After::Close,
             // The process would have ended, and with it the application.
             Some(_) if left => After::Close,
-            Some((watch, application)) => After::Keep(watch, application),
+            Some((watch, application)) => {
+                fcgi_core::interpreter::keeps();
+                After::Keep(watch, application)
+            }
             None => After::Restore,
         };
         (ended, Some(state), after)

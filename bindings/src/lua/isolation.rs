@@ -116,7 +116,7 @@ impl Baseline {
                 }
                 ffi::lua_rawgeti(l, -1, 2 * at as i64 + 1);
                 ffi::lua_rawgeti(l, -2, 2 * at as i64 + 2);
-                if context.audited.get() {
+                if fcgi_core::audit::is_wanted() {
                     audit::tell_of_library(l, at);
                 }
                 restore_table(l, table.size);

@@ -191,7 +191,7 @@ impl State {
         self.owned.limit_memory(memory_limit);
         context::with(|c| c.texts.set(self.baseline.texts().map(NonNull::from)));
         timeout::reset(self.l);
-        if context::with(|c| c.audited.get()) {
+        if fcgi_core::audit::is_wanted() {
             // SAFETY: no function is active in the state.
             unsafe { audit::remember_modules(self.l) };
         }
@@ -274,7 +274,7 @@ impl State {
         // SAFETY: the state is this thread's, no function is active in it; running out of memory here ends the process.
         unsafe {
             ffi::lua_settop(self.l, 0);
-            if context::with(|c| c.audited.get()) {
+            if fcgi_core::audit::is_wanted() {
                 audit::tell_of_modules(self.l);
             }
             context::with(|c| {

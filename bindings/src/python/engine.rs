@@ -205,6 +205,7 @@ impl Engine {
 
     /// Lets a script's application answer.
     fn call(&mut self, py: Python<'_>, mut running: Running, request: &Request, spooled: Option<File>) -> u32 {
+        fcgi_core::interpreter::keeps();
         let status = match self.make_ready(py, running.script.path(), &running.main, &running.environment) {
             Ok(()) => {
                 timeout::begin(request.shared());
@@ -246,6 +247,7 @@ impl Engine {
     fn give_way(&self, waiting: Waiting, script: &Path, shared: Arc<Mutex<CoreRequest>>, server: &Arc<Server>) {
         // Nobody else has it any more.
         let Some(request) = Arc::into_inner(shared) else { return };
+        fcgi_core::demotion::serves_by_itself();
         let request = request.into_inner().unwrap_or_else(PoisonError::into_inner);
         let Waiting { application, spooled } = waiting;
         let result =

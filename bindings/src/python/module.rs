@@ -34,6 +34,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(forked, module)?)?;
     module.add_function(wrap_pyfunction!(is_forked, module)?)?;
     module.add_function(wrap_pyfunction!(audited, module)?)?;
+    module.add_function(wrap_pyfunction!(is_audited, module)?)?;
     module.add_function(wrap_pyfunction!(interrupt, module)?)?;
     module.add("RequestTimeout", py.get_type::<timeout::RequestTimeout>())?;
     module.add_function(wrap_pyfunction!(limited, module)?)?;
@@ -82,6 +83,12 @@ fn is_forked() -> bool {
 #[pyfunction]
 fn audited(what: String, stays: bool) {
     fcgi_core::audit::found(what, stays);
+}
+
+/// Whether what the request leaves behind is to be found.
+#[pyfunction]
+fn is_audited() -> bool {
+    fcgi_core::audit::is_wanted()
 }
 
 /// Lets a thread meet an exception at its next instruction.

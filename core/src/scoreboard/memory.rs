@@ -13,10 +13,14 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use super::{Number, Small};
 
 /// Changes with the layout: tables are passed on to newer versions of the program.
-const MAGIC: u64 = u64::from_ne_bytes(*b"fcgi-sb1");
+const MAGIC: u64 = u64::from_ne_bytes(*b"fcgi-sb2");
 
 /// Texts of a line, in words of eight bytes.
 pub(super) const TEXT_WORDS: usize = 60;
+/// The path of a script, in such words.
+pub(super) const PATH_WORDS: usize = 32;
+/// Scripts that can be demoted.
+const DEMOTED: usize = 512;
 
 /// Figures of the whole pool.
 #[repr(C, align(64))]
@@ -30,6 +34,8 @@ pub(super) struct Head {
     pub(super) max_workers_reached: Number,
     pub(super) slow_requests: Number,
     pub(super) failed_workers: Number,
+    /// Hashes of the paths of scripts that are demoted; the first 0 ends them.
+    pub(super) demoted: [Number; DEMOTED],
 }
 
 /// One interpreter.
@@ -49,6 +55,10 @@ pub(super) struct Slot {
     pub(super) memory: Number,
     pub(super) content_length: Number,
     pub(super) text: [Number; TEXT_WORDS],
+    /// The hash of the path of the script whose request runs, and of the one whose path is noted.
+    pub(super) script: Number,
+    pub(super) last_script: Number,
+    pub(super) path: [Number; PATH_WORDS],
 }
 
 /// The mapped table.
@@ -122,5 +132,16 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // SAFETY: it was mapped with this length, and nobody borrows from it any more.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), length(self.slots)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_table_is_refused() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(Shared::open(file.into()).is_err());
     }
 }

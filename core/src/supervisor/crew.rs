@@ -1,7 +1,7 @@
 //! The workers of one pool: started, replaced, told to end.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -9,8 +9,9 @@ use rustix::process::Signal;
 use super::control::ToWorker;
 use super::entrance::Entrance;
 use super::pool::Policy;
-use super::worker::{Named, Stage, Worker};
+use super::worker::{End, Named, Stage, Worker};
 use super::{Pool, QUICK};
+use crate::demotion;
 use crate::handover::Channel;
 use crate::scoreboard::Counter;
 
@@ -30,6 +31,8 @@ pub(super) struct Crew {
     memory_looked_at: Instant,
     /// What workers are forked from, if they are.
     template: Option<Worker>,
+    /// Where workers give the requests of scripts that are demoted.
+    elsewhere: Option<OwnedFd>,
     /// Told to end: nobody is started any more.
     is_stopping: bool,
 }
@@ -61,9 +64,24 @@ impl Crew {
             patience,
             memory_looked_at: Instant::now(),
             template: None,
+            elsewhere: None,
             is_stopping: false,
             pool,
         })
+    }
+
+    /// Lets its workers give requests to another pool's: this is where.
+    pub(super) fn give_to(&mut self, other: OwnedFd) {
+        self.elsewhere = Some(other);
+    }
+
+    /// Where its workers take what others give them.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub(super) fn givers_end(&self) -> io::Result<OwnedFd> {
+        let entrance = self.entrances.first().ok_or_else(|| io::Error::other("a pool without an entrance"))?;
+        entrance.givers_end()
     }
 
     /// Starts the first workers.
@@ -98,9 +116,11 @@ impl Crew {
         let mut descriptors: Vec<Named<'_>> = entrances.flat_map(Entrance::passed).collect();
         let scoreboard = self.pool.scoreboard.iter();
         descriptors.extend(scoreboard.map(|scoreboard| ("scoreboard".to_owned(), scoreboard.as_fd())));
+        descriptors.extend(self.elsewhere.iter().map(|end| (super::ELSEWHERE.to_owned(), end.as_fd())));
+        let numbers = if self.pool.forks_requests { vec![(super::FORKS.to_owned(), 1)] } else { Vec::new() };
         let program = &self.pool.program;
         if !self.pool.is_preloaded {
-            return Worker::start(program, descriptors, place).map(Some);
+            return Worker::start(program, descriptors, place, numbers).map(Some);
         }
         self.template = Some(Worker::start_template(program, descriptors)?);
         Ok(None)
@@ -192,6 +212,7 @@ impl Crew {
                 continue;
             };
             let worker = self.workers.remove(at);
+            self.take_trust_back(&worker, &how);
             if let Some(scoreboard) = &self.pool.scoreboard {
                 scoreboard.release(worker.pid.as_raw_nonzero().get() as u32);
             }
@@ -210,6 +231,17 @@ impl Crew {
             let pause = self.policy.failed(now.duration_since(worker.started), now);
             let when = pause.map(|pause| format!(" in {pause:?}")).unwrap_or_default();
             tracing::error!("worker {pid} {how}: it is started again{when}");
+        }
+    }
+
+    /// A script that has ended its worker is not trusted with another one.
+    fn take_trust_back(&self, worker: &Worker, how: &End) {
+        let Some(board) = self.pool.scoreboard.as_ref().filter(|_| how.is_its_own && self.elsewhere.is_some()) else {
+            return;
+        };
+        let pid = worker.pid.as_raw_nonzero().get() as u32;
+        if let Some(script) = board.script_of(pid) {
+            demotion::demoted(board.demote_what_runs(pid), &script, &format!("worker {pid} {how} while it ran this"));
         }
     }
 

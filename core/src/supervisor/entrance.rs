@@ -4,7 +4,7 @@
 //! own socket stays with that worker and those who take its place. The parent keeps an entrance open while nobody is there.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use super::lobby::Lobby;
@@ -47,6 +47,14 @@ impl Entrance {
     /// The ends of the channel.
     pub(super) fn ends(&self) -> impl Iterator<Item = Named<'_>> {
         self.channel.ends().into_iter().map(|(name, end)| (numbered(name, self.place), end))
+    }
+
+    /// The end by which others give to this pool.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub(super) fn givers_end(&self) -> io::Result<OwnedFd> {
+        self.channel.copy_of_givers_end()
     }
 
     /// Whether a connection has waited for too long, as [`Lobby::look`] has it.

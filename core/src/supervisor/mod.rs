@@ -65,6 +65,12 @@ pub use worker::{Program, how_it_ended};
 /// The name of the number that tells a process to [fork workers](fork_workers), and not to be one.
 pub const TEMPLATE: &str = "template";
 
+/// The name of the number that tells a worker to run each request in a child process.
+pub const FORKS: &str = "forks";
+
+/// The name of the descriptor by which a worker gives requests of [demoted](crate::demotion) scripts to others.
+pub const ELSEWHERE: &str = "elsewhere";
+
 /// What a quick stop leaves to requests that are running.
 pub const QUICK: Duration = Duration::from_secs(5);
 
@@ -84,7 +90,7 @@ pub struct Pool {
     pub size: Size,
     /// Bytes of memory beyond which a worker is replaced (its resident set, looked at once a second).
     pub max_memory: Option<u64>,
-    /// It stands before the other pools: they serve until it has ended.
+    /// It stands before the pools behind it in the list: they serve until it has ended.
     pub is_front: bool,
     /// Answers while all workers are busy.
     pub reception: Option<Reception>,
@@ -93,6 +99,9 @@ pub struct Pool {
     /// Its workers are forked from a process that has loaded what they have in common, and is told by [`TEMPLATE`] that it
     /// is that one.
     pub is_preloaded: bool,
+    /// Its workers are told by [`FORKS`] that each request is to run in a child process: they take the requests of the pool
+    /// before them whose scripts are [demoted](crate::demotion).
+    pub forks_requests: bool,
 }
 
 impl Pool {
@@ -109,6 +118,7 @@ impl Pool {
             reception: None,
             scoreboard: None,
             is_preloaded: false,
+            forks_requests: false,
         }
     }
 }

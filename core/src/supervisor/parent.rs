@@ -37,6 +37,8 @@ pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
                     .filter(|told| told.name == pool.name)
                     .for_each(|told| told.scoreboard = known.clone());
             }
+            // What is new may be mended.
+            known.forget_demoted();
             pool.scoreboard = Some(known);
         }
         let (name, workers) = (pool.name.clone(), kept.workers(&pool.name));
@@ -48,6 +50,12 @@ pub fn supervise(plan: Plan, mut kept: Kept, heard: Heard) -> io::Result<()> {
         let mut crew = Crew::new(Pool::without_workers("", Vec::new()), of_no_pool, |_| None, plan.shutdown_timeout)?;
         crew.retire();
         crews.push(crew);
+    }
+    for at in 1..crews.len() {
+        if crews[at].pool.forks_requests {
+            let elsewhere = crews[at].givers_end()?;
+            crews[at - 1].give_to(elsewhere);
+        }
     }
     // Before a worker loads anything: what changes behind that is seen.
     let sources = plan.watched.map(Sources::watch).transpose()?;
@@ -213,9 +221,11 @@ impl Parent {
         let Some(stop) = &mut self.stop else { return };
         self.no_longer_listened_on.clear();
         // What stands before the others needs them to the end of its requests.
-        let fronts_have_ended = self.crews.iter().all(|crew| !crew.pool.is_front || crew.is_empty());
-        for crew in self.crews.iter_mut().filter(|crew| crew.pool.is_front || fronts_have_ended) {
+        for crew in &mut self.crews {
             crew.stop(stop.deadline);
+            if crew.pool.is_front && !crew.is_empty() {
+                break;
+            }
         }
         if !stop.has_killed && now >= stop.deadline && !self.crews.iter().all(Crew::is_empty) {
             stop.has_killed = true;

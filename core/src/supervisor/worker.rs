@@ -1,6 +1,7 @@
 //! One child process: how it is started, what is said to it, how it ended.
 
 use std::ffi::OsString;
+use std::fmt::{self, Display, Formatter};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -87,8 +88,14 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts a worker with descriptors by name. It has a process group of its own, so that it does not hear what a
     /// terminal says to its parent.
-    pub(super) fn start(program: &Program, descriptors: Vec<Named<'_>>, place: u16) -> io::Result<Self> {
-        Ok(Self { place, ..Self::start_with(program, descriptors, Vec::new())? })
+    /// `numbers` are passed by their names, too.
+    pub(super) fn start(
+        program: &Program,
+        descriptors: Vec<Named<'_>>,
+        place: u16,
+        numbers: Vec<(String, i32)>,
+    ) -> io::Result<Self> {
+        Ok(Self { place, ..Self::start_with(program, descriptors, numbers)? })
     }
 
     /// Starts a process that forks workers.
@@ -188,13 +195,13 @@ impl Worker {
         let _ = kill_process(self.pid, signal);
     }
 
-    /// How it ended, in words, if it has.
-    pub(super) fn ended(&self) -> Option<String> {
+    /// How it ended, if it has.
+    pub(super) fn ended(&self) -> Option<End> {
         match waitpid(Some(self.pid), WaitOptions::NOHANG) {
             Ok(None) | Err(rustix::io::Errno::INTR) => None,
-            Ok(Some((_, status))) => Some(how_it_ended(status)),
+            Ok(Some((_, status))) => Some(End { words: how_it_ended(status), is_its_own: is_its_own(status) }),
             // Somebody else has waited for it.
-            Err(_) => Some("has ended".to_owned()),
+            Err(_) => Some(End { words: "has ended".to_owned(), is_its_own: false }),
         }
     }
 
@@ -202,6 +209,27 @@ impl Worker {
     pub(super) fn control(&self) -> &UnixStream {
         &self.control
     }
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(super) struct End {
+    /// In words.
+    words: String,
+    /// What it ran has ended it, as far as can be seen.
+    pub(super) is_its_own: bool,
+}
+
+impl Display for End {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+/// Whether a process ended by itself, or by a signal that others do not send.
+fn is_its_own(status: WaitStatus) -> bool {
+    let of_others = [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
+    !status.terminating_signal().is_some_and(|signal| of_others.iter().any(|other| other.as_raw() == signal))
 }
 
 /// How a process ended, in words that follow its name.

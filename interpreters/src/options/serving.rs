@@ -21,8 +21,10 @@ pub(crate) struct Serving {
     #[arg(long, value_name = "LIST")]
     pub(crate) extensions: Option<String>,
 
-    /// What separates requests: one interpreter whose globals are put back, a fresh one each time (state: Lua), or a child
-    /// process each time, forked from an interpreter that is warm (fork): all that CGI separates, for a part of what it costs
+    /// What separates requests: one interpreter whose globals are put back, a fresh one each time (state: Lua), a child
+    /// process each time, forked from an interpreter that is warm (fork): all that CGI separates, for a part of what it
+    /// costs; or (auto) globals for each script until it leaves something behind for the next request, or ends its process:
+    /// from then on fork. It serves with --workers 1 where no other number is given
     #[arg(long, value_name = "LEVEL", default_value = "globals")]
     pub(crate) isolation: Level,
 
@@ -59,12 +61,15 @@ pub(crate) enum Level {
     State,
     /// Each request runs in a child process, forked from a warm interpreter.
     Fork,
+    /// `Globals` until a script leaves something behind, then `Fork`.
+    Auto,
 }
 
 impl From<Level> for Isolation {
     fn from(level: Level) -> Self {
         match level {
-            Level::Globals => Self::Globals,
+            // Workers that fork are told so.
+            Level::Globals | Level::Auto => Self::Globals,
             Level::State => Self::State,
             Level::Fork => Self::Fork,
         }
