@@ -29,7 +29,7 @@ fn mistakes_are_told_with_their_places() {
         ("language = \"pyton\"", &["f.toml:1:12: language: accepted are lua, python, rhai: did you mean \"python\"?"]),
         (
             "isolation = \"globels\"",
-            &["f.toml:1:13: isolation: 'globels' is not among globals, state, fork: did you mean \"globals\"?"],
+            &["f.toml:1:13: isolation: 'globels' is not among globals, state, fork, auto: did you mean \"globals\"?"],
         ),
         (
             "listen = [\"unix:x\", \"here\"]",
