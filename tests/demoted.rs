@@ -59,12 +59,16 @@ impl Server {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
-    fn until_log(&self, text: &str) {
+    fn until(&self, what: &str, mut happened: impl FnMut() -> bool) {
         let end = Instant::now() + Duration::from_secs(60);
-        while !self.log().contains(text) {
-            assert!(Instant::now() < end, "{text:?} is not in {}", self.log());
+        while !happened() {
+            assert!(Instant::now() < end, "still waiting for {what:?}: {}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    fn until_log(&self, text: &str) {
+        self.until(text, || self.log().contains(text));
     }
 
     fn stop(mut self) -> String {
@@ -156,24 +160,27 @@ fn a_reload_trusts_again_and_others_are_not_blamed() {
     let path = server.path("pid.lua");
     socket.write_all(&request(1, 1, false, &Server::pairs(&path, "long"), b"")).unwrap();
     let mut text = Vec::new();
-    while !text.ends_with(b"\n") || text.iter().filter(|byte| **byte == b'\n').count() < 3 {
+    let pid = loop {
         let mut bytes = [0; 256];
         let count = socket.read(&mut bytes).unwrap();
+        assert_ne!(count, 0, "{}", server.log());
         text.extend(&bytes[..count]);
         let text = String::from_utf8_lossy(&text).into_owned();
-        if let Some(pid) = text.split("text/plain\n\n").nth(1).and_then(|rest| rest.split('\n').next()) {
-            assert!(Command::new("kill").args(["-s", "KILL", pid]).status().unwrap().success(), "{text}");
-            break;
+        let line = text.split("text/plain\n\n").nth(1).and_then(|rest| rest.split_once('\n'));
+        if let Some((pid, _)) = line {
+            break pid.to_owned();
         }
-    }
-    server.until_log("was killed by SIGKILL");
+    };
+    assert!(Command::new("kill").args(["-s", "KILL", &pid]).status().unwrap().success());
+    server.until("its end", || !std::path::Path::new("/proc").join(&pid).exists());
     assert!(server.says("pid.lua").parse::<u32>().is_ok());
     server.directory.file("leaves.lua", "print('Content-Type: text/plain\\n') print('mended')");
     server.running.signal("HUP");
     server.until_log("reloaded: the new workers serve");
     assert_eq!(server.says("leaves.lua"), "mended");
     let log = server.stop();
-    assert!(log.matches(SAID).count() == 1 && !log.contains("counter.lua"), "{log}");
+    assert!(log.matches(SAID).count() == 1, "{log}");
+    assert!(!log.contains("counter.lua") && !log.contains("pid.lua"), "{log}");
 }
 
 #[cfg(feature = "python")]
