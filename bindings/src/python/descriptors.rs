@@ -7,12 +7,14 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use fcgi_core::Request;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -20,6 +22,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 const PIPE: usize = 64 << 10;
 /// How long children that a script leaves running are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// How often a request is looked at whose children hold its output open.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
@@ -67,15 +70,23 @@ impl Pipe {
 pub(super) struct Pipes {
     stdout: Pipe,
     stderr: Pipe,
+    /// Says at once whether there is something in one of them.
+    filled: Arc<OwnedFd>,
 }
 
 impl Pipes {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { stdout: Pipe::new()?, stderr: Pipe::new()? })
+        let (stdout, stderr) = (Pipe::new()?, Pipe::new()?);
+        let filled = epoll::create(CreateFlags::CLOEXEC)?;
+        for pipe in [&stdout, &stderr] {
+            epoll::add(&filled, &pipe.read, EventData::new_u64(0), EventFlags::IN)?;
+        }
+        Ok(Self { stdout, stderr, filled: Arc::new(filled) })
     }
 
     pub(super) fn ends(&self) -> Ends {
-        Ends { stdout: self.stdout.read.clone(), stderr: self.stderr.read.clone() }
+        let (stdout, stderr) = (self.stdout.read.clone(), self.stderr.read.clone());
+        Ends { stdout, stderr, filled: self.filled.clone() }
     }
 
     /// The writing ends, each with what tells it from other files.
@@ -89,6 +100,7 @@ impl Pipes {
 pub(super) struct Ends {
     stdout: Arc<OwnedFd>,
     stderr: Arc<OwnedFd>,
+    filled: Arc<OwnedFd>,
 }
 
 impl Ends {
@@ -102,7 +114,8 @@ impl Ends {
 
     /// Takes out what there is, for the request or for the log.
     fn drain(&self, request: Option<&mut Request>, log: &OwnedFd) -> io::Result<()> {
-        if poll(&mut self.poll_fds(), Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(0) {
+        let mut event = [const { MaybeUninit::<Event>::uninit() }; 1];
+        if epoll::wait(&self.filled, &mut event, Some(&NOW)).is_ok_and(|(filled, _)| filled.is_empty()) {
             return Ok(());
         }
         let mut request = request;

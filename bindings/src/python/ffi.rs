@@ -3,8 +3,6 @@
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 /// Runs compiled code with these globals, in the first frame of its thread: nothing of ours is on the stack below it.
@@ -126,56 +124,6 @@ pub(super) fn recursion_limit(_py: Python<'_>) -> i32 {
 pub(super) fn set_recursion_limit(_py: Python<'_>, limit: i32) {
     // SAFETY: as above.
     unsafe { ffi::Py_SetRecursionLimit(limit) };
-}
-
-/// Calls `f` with each key and value of a dictionary, until it gives false.
-pub(super) fn each(dict: &Bound<'_, PyDict>, mut f: impl FnMut(*mut ffi::PyObject, *mut ffi::PyObject) -> bool) {
-    let (mut at, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
-    // Without the GIL, it is this that keeps other threads away.
-    with_critical_section(dict, || {
-        // SAFETY: the interpreter is held and `f` only looks, so the dictionary stays as it is.
-        unsafe {
-            while ffi::PyDict_Next(dict.as_ptr(), &raw mut at, &raw mut key, &raw mut value) != 0 && f(key, value) {}
-        }
-    });
-}
-
-/// A dictionary's tag (PEP 509): a number that no dictionary has had before, from each change to the next. `None` where CPython
-/// has none: it came with 3.6 and went with 3.14.
-pub(super) fn tag(dict: &Bound<'_, PyDict>) -> Option<u64> {
-    static THERE: PyOnceLock<bool> = PyOnceLock::new();
-    let there = THERE.get_or_init(dict.py(), || {
-        let version = dict.py().version_info();
-        let may_be = cfg!(target_pointer_width = "64") && (3, 9) <= (version.major, version.minor) && version < (3, 14);
-        may_be && tag_changes(&PyDict::new(dict.py())).unwrap_or(false)
-    });
-    there.then(|| word_of_tag(dict))
-}
-
-/// The fourth word of a dictionary, which in the versions that have tags is its tag.
-fn word_of_tag(dict: &Bound<'_, PyDict>) -> u64 {
-    // SAFETY: a dictionary is longer than four words, and the interpreter is held.
-    unsafe { dict.as_ptr().cast::<u64>().add(3).read() }
-}
-
-/// Whether what is taken for a tag is one.
-fn tag_changes(dict: &Bound<'_, PyDict>) -> PyResult<bool> {
-    let mut tags = vec![word_of_tag(dict)];
-    dict.set_item("a", 1)?;
-    tags.push(word_of_tag(dict));
-    dict.set_item("a", 2)?;
-    tags.push(word_of_tag(dict));
-    let stays = dict.contains("a")? && dict.copy()?.len() == 1 && word_of_tag(dict) == tags[2];
-    dict.set_item("b", 2)?;
-    tags.push(word_of_tag(dict));
-    dict.del_item("a")?;
-    tags.push(word_of_tag(dict));
-    dict.clear();
-    tags.push(word_of_tag(dict));
-    let count = tags.len();
-    tags.sort_unstable();
-    tags.dedup();
-    Ok(stays && tags.len() == count)
 }
 
 /// An object that somebody else holds.

@@ -8,7 +8,7 @@ use pyo3::ffi as c;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt, PyList, PyModule, PyString, PyTuple};
 
-use super::ffi;
+use super::{dict, ffi};
 
 /// How a dictionary was: its keys with their values, compared by identity. Comparing costs nanoseconds a key, and next to nothing
 /// while CPython says that the dictionary is still what it was when it was compared last.
@@ -37,18 +37,16 @@ enum Difference {
 
 impl Snapshot {
     fn compare(&self, py: Python<'_>, entries: &[Entry]) -> Difference {
-        let mut at = 0;
-        let mut same = true;
+        let mut entries = entries.iter();
         let mut more = Vec::new();
-        ffi::each(self.dict.bind(py), |key, value| {
-            match entries.get(at) {
-                Some((k, v)) => same = k.as_ptr() == key && v.as_ref().is_none_or(|v| v.as_ptr() == value),
-                None => more.push(ffi::borrowed(py, key).unbind()),
+        let same = dict::each(self.dict.bind(py), |key, value| {
+            if let Some((k, v)) = entries.next() {
+                return k.as_ptr() == key && v.as_ref().is_none_or(|v| v.as_ptr() == value);
             }
-            at += 1;
-            same
+            more.push(ffi::borrowed(py, key).unbind());
+            true
         });
-        match (same && at >= entries.len(), more.is_empty()) {
+        match (same && entries.len() == 0, more.is_empty()) {
             (false, _) => Difference::Other,
             (true, true) => Difference::None,
             (true, false) => Difference::More(more),
@@ -67,7 +65,7 @@ impl Snapshot {
             let may_change = key.cast::<PyString>().is_ok_and(|k| but.contains(&*k.to_string_lossy()));
             (key.unbind(), (!may_change).then(|| value.unbind()))
         });
-        let kept = Kept { entries: entries.collect(), tag: ffi::tag(dict) };
+        let kept = Kept { entries: entries.collect(), tag: dict::tag(dict) };
         Self { kept: Mutex::new(kept), dict: dict.clone().unbind() }
     }
 
@@ -75,12 +73,12 @@ impl Snapshot {
     pub(super) fn put(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let dict = self.dict.bind(py);
-        let is_known = kept.tag.is_some() && kept.tag == ffi::tag(dict);
+        let is_known = kept.tag.is_some() && kept.tag == dict::tag(dict);
         // Nothing else happens meanwhile: what is replaced is still held.
         let former = dict.get_item(key)?;
         dict.set_item(key, value)?;
         if is_known {
-            kept.tag = ffi::tag(dict);
+            kept.tag = dict::tag(dict);
         }
         drop(kept);
         drop(former);
@@ -111,7 +109,7 @@ impl Snapshot {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = Vec::new();
         let dict = self.dict.bind(py);
-        let now = ffi::tag(dict);
+        let now = dict::tag(dict);
         if now.is_some() && now == kept.tag {
             return Ok(changed);
         }
@@ -134,7 +132,7 @@ impl Snapshot {
                     }
                 }
                 // What is let go of may run code: until then, nothing else happens.
-                *tag = ffi::tag(dict);
+                *tag = dict::tag(dict);
                 drop(kept);
                 drop(held);
                 return Ok(changed);
@@ -225,18 +223,21 @@ fn items<'py>(dict: &Bound<'py, PyDict>) -> Vec<(Bound<'py, PyAny>, Bound<'py, P
 /// Lets go of what a module's names hold, in the order in which CPython does at its end: names with one underscore, then
 /// the others. Gives whether that may have run code of the script's.
 #[pyfunction]
-pub(super) fn clear_module(dict: &Bound<'_, PyDict>) -> PyResult<bool> {
-    let none = dict.py().None();
+pub(super) fn clear_module(names: &Bound<'_, PyDict>) -> PyResult<bool> {
+    let py = names.py();
+    let none = py.None();
     let mut held = Vec::new();
-    for (key, value) in dict.iter() {
+    dict::each(names, |key, value| {
+        let value = ffi::borrowed(py, value);
         let is_plain = value.is_none()
             || value.is_exact_instance_of::<PyString>()
             || value.is_exact_instance_of::<PyInt>()
             || value.is_exact_instance_of::<PyModule>();
-        if !is_plain && let Ok(name) = key.cast_into::<PyString>() {
+        if !is_plain && let Ok(name) = ffi::borrowed(py, key).cast_into::<PyString>() {
             held.push(name);
         }
-    }
+        true
+    });
     // Those that are always there run nothing.
     let is_own = |name: &str| matches!(name, "__loader__" | "__annotations__" | "__builtins__" | "__spec__");
     let may_run = held.iter().any(|name| !is_own(&name.to_string_lossy()));
@@ -245,11 +246,11 @@ pub(super) fn clear_module(dict: &Bound<'_, PyDict>) -> PyResult<bool> {
             let name = key.to_string_lossy();
             let single = name.starts_with('_') && !name.starts_with("__");
             if if *first { single } else { !single && name != "__builtins__" } {
-                dict.set_item(key, &none)?;
+                names.set_item(key, &none)?;
             }
         }
     }
     // SAFETY: the dictionary is live and the interpreter held.
-    unsafe { c::PyDict_Clear(dict.as_ptr()) };
+    unsafe { c::PyDict_Clear(names.as_ptr()) };
     Ok(may_run)
 }

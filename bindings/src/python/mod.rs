@@ -22,6 +22,7 @@ mod application;
 mod asgi;
 mod channel;
 mod descriptors;
+mod dict;
 mod engine;
 #[cfg(feature = "python-extension")]
 mod extension;
