@@ -168,6 +168,14 @@ fn what_waits_for_a_busy_worker_is_answered_by_it_and_ping_by_the_parent() {
     new.write_all(&request(1, 1, false, &[], b"")).unwrap();
     let ping = call(&server.address(1), &[("REQUEST_URI", b"/ping")], b"");
     assert!(ping.text().ends_with("\r\n\r\npong"), "{}", ping.text());
+    // Whose socket is whose, the parent tells as well.
+    let status = call(&server.address(1), &[("REQUEST_URI", b"/status"), ("QUERY_STRING", b"full&json")], b"");
+    let status: serde_json::Value = serde_json::from_str(status.text().split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let sockets: BTreeSet<&str> =
+        status["processes"].as_array().unwrap().iter().map(|line| line["socket"].as_str().unwrap()).collect();
+    assert_eq!(sockets, BTreeSet::from([&*server.address(1), &*server.address(2)]), "{status}");
+    let of_busy = status["processes"].as_array().unwrap().iter().find(|line| line["pid"] == busy).unwrap();
+    assert_eq!((&of_busy["state"], &of_busy["socket"]), (&"running".into(), &server.address(1).into()));
     // The other one idles, and is not asked.
     assert_ne!(ask(&server.address(2)), busy);
     server.directory.file("go", "");

@@ -50,6 +50,8 @@ impl State {
 pub struct Line {
     /// The process.
     pub pid: u32,
+    /// Its number in the pool, if its sockets are its own; otherwise 0.
+    pub place: u16,
     /// What it does.
     pub state: State,
     /// When its process began to serve.
@@ -141,8 +143,8 @@ impl Scoreboard {
         Ok(Self { shared: Arc::new(Shared::open(fd)?) })
     }
 
-    /// Takes a line for an interpreter of this process; `None` when all are taken.
-    pub fn claim(&self) -> Option<Seat> {
+    /// Takes a line for an interpreter of this process, whose [place](Line::place) this is; `None` when all are taken.
+    pub fn claim(&self, place: u16) -> Option<Seat> {
         let pid = std::process::id();
         let free = |expected: u32| {
             self.shared.slots().iter().position(|slot| {
@@ -157,6 +159,7 @@ impl Scoreboard {
         let number = free(0).or_else(dead)?;
         let seat = Seat { board: self.clone(), number, pid };
         let slot = seat.slot();
+        slot.place.store(place.into(), Relaxed);
         slot.runs_nothing();
         slot.requests.store(0, Relaxed);
         slot.cpu.store(UNKNOWN, Relaxed);
@@ -374,6 +377,7 @@ impl memory::Slot {
         let mut next = || texts.next().unwrap_or_default();
         Some(Line {
             pid,
+            place: self.place.load(Relaxed).try_into().unwrap_or(0),
             state,
             started: UNIX_EPOCH + Duration::from_millis(self.started.load(Relaxed)),
             requests: self.requests.load(Relaxed),
@@ -411,87 +415,4 @@ type Number = AtomicU64;
 type Small = AtomicU32;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn params(uri: &str) -> Params {
-        [("REQUEST_METHOD", "GET"), ("REQUEST_URI", uri), ("SCRIPT_FILENAME", "/srv/a.lua"), ("CONTENT_LENGTH", "7")]
-            .into_iter()
-            .collect()
-    }
-
-    #[test]
-    fn lines_are_claimed_written_and_freed() {
-        let board = Scoreboard::create(2).unwrap();
-        let other = Scoreboard::open(board.as_fd().try_clone_to_owned().unwrap()).unwrap();
-        let seat = board.claim().unwrap();
-        let second = other.claim().unwrap();
-        assert!(board.claim().is_none());
-        seat.begin(&params("/a?b"));
-        let snapshot = other.snapshot();
-        assert_eq!((snapshot.active(), snapshot.processes(), snapshot.lines.len()), (1, 1, 2));
-        let line = &snapshot.lines[0];
-        assert_eq!((line.pid, line.state, line.requests), (std::process::id(), State::Running, 1));
-        assert_eq!((&line.method[..], &line.uri[..]), (&b"GET"[..], &b"/a?b"[..]));
-        assert_eq!((&line.script[..], &line.user[..], line.content_length), (&b"/srv/a.lua"[..], &b""[..], 7));
-        assert_eq!((line.cpu, line.memory), (None, None));
-        assert_eq!(other.busy(), [(std::process::id(), 1, 2)]);
-        let cost = Cost { cpu: Duration::from_micros(5), memory: 4096 };
-        seat.end(Some(cost));
-        let line = &other.snapshot().lines[0];
-        assert_eq!((line.state, line.cpu, line.memory), (State::Idle, Some(cost.cpu), Some(4096)));
-        drop(seat);
-        drop(second);
-        assert!(other.snapshot().lines.is_empty());
-        // What was counted stays.
-        assert_eq!((other.snapshot().accepted, other.snapshot().max_active), (1, 1));
-        board.count(Counter::FailedWorkers);
-        board.note_queue(3);
-        let snapshot = other.snapshot();
-        assert_eq!((snapshot.failed_workers, snapshot.max_queue, snapshot.slow_requests), (1, 3, 0));
-    }
-
-    #[test]
-    fn lines_of_the_dead_are_found() {
-        let board = Scoreboard::create(1).unwrap();
-        let seat = board.claim().unwrap();
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        seat.slot().pid.store(child.id(), Relaxed);
-        std::mem::forget(seat);
-        child.wait().unwrap();
-        assert!(board.claim().is_some());
-    }
-
-    #[test]
-    fn long_texts_are_cut() {
-        let board = Scoreboard::create(1).unwrap();
-        let seat = board.claim().unwrap();
-        let mut params = params(&format!("/{}", "x".repeat(1000)));
-        params.set(b"REMOTE_USER", b"an\0na");
-        params.set(b"SCRIPT_FILENAME", &[b'/'; 500]);
-        seat.begin(&params);
-        let line = &board.snapshot().lines[0];
-        assert_eq!((line.uri.len(), line.script.len(), &line.user[..]), (256, 128, &b"an?na"[..]));
-    }
-
-    #[test]
-    fn no_reader_sees_half_of_a_text() {
-        let board = Scoreboard::create(1).unwrap();
-        let seat = board.claim().unwrap();
-        let (short, long) = (params("/"), params(&format!("/{}", "y".repeat(200))));
-        std::thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                for _ in 0..20_000 {
-                    seat.begin(&short);
-                    seat.begin(&long);
-                }
-            });
-            while !writer.is_finished() {
-                let line = &board.snapshot().lines[0];
-                let uri = &line.uri;
-                let whole = uri.is_empty() || uri == b"/" || (uri.len() == 201 && uri[1..].iter().all(|b| *b == b'y'));
-                assert!(whole, "{}", uri.escape_ascii());
-            }
-        });
-    }
-}
+mod tests;

@@ -40,6 +40,8 @@ pub struct Pool {
     pub scoreboard: Scoreboard,
     /// Its listening sockets.
     pub listeners: Vec<OwnedFd>,
+    /// What the sockets of each worker are called, where workers have some of their own.
+    pub own: Vec<String>,
 }
 
 /// What is told of a pool.
@@ -47,6 +49,7 @@ struct Report<'a> {
     name: &'a str,
     manager: &'static str,
     queue: u64,
+    own: &'a [String],
     snapshot: Snapshot,
     now: SystemTime,
     /// With a line for each interpreter.
@@ -58,7 +61,15 @@ impl Pool {
         let queue = self.listeners.iter().map(|listener| queue::waiting(listener).unwrap_or(0)).sum();
         self.scoreboard.note_queue(queue);
         let snapshot = self.scoreboard.snapshot();
-        Report { name: &self.name, manager: self.manager, queue, snapshot, now: SystemTime::now(), full }
+        Report {
+            name: &self.name,
+            manager: self.manager,
+            queue,
+            own: &self.own,
+            snapshot,
+            now: SystemTime::now(),
+            full,
+        }
     }
 }
 
@@ -71,6 +82,12 @@ impl Report<'_> {
     /// Interpreters that wait for requests.
     fn idle(&self) -> usize {
         self.snapshot.lines.len() - self.snapshot.active()
+    }
+
+    /// The sockets of an interpreter's own, where workers have some.
+    fn socket(&self, line: &Line) -> Option<&str> {
+        let at = usize::from(line.place).checked_sub(1);
+        (!self.own.is_empty()).then(|| at.and_then(|at| self.own.get(at)).map_or("-", |name| name))
     }
 
     fn lines(&self) -> &[Line] {
@@ -147,10 +164,11 @@ mod tests {
 
     fn desk() -> (Desk, crate::scoreboard::Seat) {
         let scoreboard = Scoreboard::create(4).unwrap();
-        let seat = scoreboard.claim().unwrap();
+        let seat = scoreboard.claim(2).unwrap();
         let params = [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/<a>?\"b\""), ("SCRIPT_FILENAME", "/srv/a.lua")];
         seat.begin(&params.into_iter().collect());
-        let pool = Pool { name: "w\"w".to_owned(), manager: "static", scoreboard, listeners: Vec::new() };
+        let own = vec!["unix:a-1".to_owned(), "unix:a-2".to_owned()];
+        let pool = Pool { name: "w\"w".to_owned(), manager: "static", scoreboard, listeners: Vec::new(), own };
         let status = Some("/status".to_owned());
         (Desk { status, ping: Some("/ping".to_owned()), pong: "pong".to_owned(), pools: vec![pool] }, seat)
     }
@@ -191,6 +209,8 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(json.split("\r\n\r\n").nth(1).unwrap()).unwrap();
         assert_eq!((&json["pool"], &json["accepted conn"]), (&"w\"w".into(), &1.into()));
         assert_eq!(json["processes"][0]["request uri"], "/<a>?\"b\"");
+        assert_eq!(json["processes"][0]["socket"], "unix:a-2");
+        assert!(page("full").contains("socket:               unix:a-2\n"), "{}", page("full"));
         let metrics = page("openmetrics");
         assert!(metrics.contains("fcgi_interpreters{pool=\"w\\\"w\",state=\"active\"} 1\n"), "{metrics}");
         assert!(metrics.ends_with("# EOF\n"));

@@ -163,6 +163,13 @@ impl Options {
         }
     }
 
+    /// What the sockets of each worker are called, where workers have some of their own.
+    pub(crate) fn names_of_own(&self) -> Vec<String> {
+        let names =
+            |worker| self.listening.own(worker).map(|address| address.to_string()).collect::<Vec<_>>().join(" ");
+        (1..=self.workers_with_sockets().unwrap_or(0)).map(names).collect()
+    }
+
     /// What is wrong with them together, and with what they name.
     pub(crate) fn check(&self) -> Vec<anyhow::Error> {
         let mut wrong = Vec::new();

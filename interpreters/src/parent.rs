@@ -105,6 +105,7 @@ fn reception(
         manager: options.processes.manager(),
         scoreboard: scoreboard.clone(),
         listeners: copies,
+        own: options.names_of_own(),
     }]);
     let allowed = options.listening.allow_list()?;
     Ok(desk.is_open().then(|| Reception { desk: Arc::new(desk), allowed }))

@@ -304,6 +304,7 @@ fn status_of<'a>(
         manager: order.options.processes.manager(),
         scoreboard: scoreboard.clone(),
         listeners: copies?,
+        own: order.options.names_of_own(),
     })
 }
 
@@ -319,7 +320,7 @@ fn books<'a>(
     let desk = options.desk(pools);
     let measures_cost = options.watching.needs_scoreboard();
     let access_log = options.watching.access_log(&options.pool_name(language))?.map(Arc::new);
-    Ok(Books { scoreboard, measures_cost, desk: desk.is_open().then(|| Arc::new(desk)), access_log })
+    Ok(Books { scoreboard, place: 0, measures_cost, desk: desk.is_open().then(|| Arc::new(desk)), access_log })
 }
 
 /// What tells of requests that run for long.
@@ -377,7 +378,8 @@ fn serve_begun(order: &Order<'_>, scripts: &Scripts, means: Means) -> anyhow::Re
     let setup = Setup { slow_log, watchdog, ..setup };
     let mut builder = Server::builder().allow(options.listening.allow_list()?).config(options.server_config());
     let own = parent.iter().flat_map(Link::own_listeners);
-    builder = builder.books(books(order, scoreboard, listeners.iter().chain(own))?);
+    let place = parent.as_ref().map_or(0, Link::place);
+    builder = builder.books(Books { place, ..books(order, scoreboard, listeners.iter().chain(own))? });
     if let Some(stop) = stop {
         builder = builder.drain_on(stop);
     }

@@ -128,7 +128,7 @@ mod tests {
         assert!(board.is_demoted(one) && !board.is_demoted(two));
         board.forget_demoted();
         assert!(!board.is_demoted(one));
-        let _seat = board.claim().unwrap();
+        let _seat = board.claim(0).unwrap();
         let pid = std::process::id();
         assert_eq!((board.script_of(pid), board.demote_what_runs(pid)), (None, Ok(false)));
         board.runs(Some(one));

@@ -45,6 +45,8 @@ pub(super) struct Slot {
     pub(super) pid: Small,
     pub(super) state: Small,
     pub(super) sequence: Small,
+    /// Stands where tables of earlier versions have nothing.
+    pub(super) place: Small,
     pub(super) started: Number,
     pub(super) since: Number,
     pub(super) requests: Number,

@@ -16,6 +16,8 @@ use crate::status::Desk;
 pub struct Books {
     /// What interpreters do is told here.
     pub scoreboard: Option<Scoreboard>,
+    /// The worker's number in its pool, if its sockets are its own.
+    pub place: u16,
     /// What each request cost is measured for it: some system calls for each.
     pub measures_cost: bool,
     /// Requests for it are answered at once.
@@ -42,7 +44,7 @@ impl Books {
         let Some(board) = &self.scoreboard else { return };
         SEAT.with_borrow_mut(|thread| {
             if !thread.as_ref().is_some_and(|thread| thread.seat.board().is(board)) {
-                *thread = board.claim().map(|seat| Thread { seat, is_busy: false, cpu: None });
+                *thread = board.claim(self.place).map(|seat| Thread { seat, is_busy: false, cpu: None });
             }
             if let Some(thread) = thread.as_mut().filter(|thread| thread.is_busy) {
                 thread.is_busy = false;

@@ -33,7 +33,7 @@ fn pool(report: &Report<'_>) -> Value {
     });
     if report.full {
         let lines = report.lines().iter().map(|line| {
-            json!({
+            let mut figures = json!({
                 "pid": line.pid,
                 "state": line.state.name(),
                 "start time": seconds(line.started),
@@ -47,7 +47,11 @@ fn pool(report: &Report<'_>) -> Value {
                 "script": shown(&line.script),
                 "last request cpu": (cpu_share(line) * 100.0).round() / 100.0,
                 "last request memory": line.memory.unwrap_or(0),
-            })
+            });
+            if let Some(socket) = report.socket(line) {
+                figures["socket"] = socket.into();
+            }
+            figures
         });
         pool["processes"] = lines.collect();
     }

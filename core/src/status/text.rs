@@ -50,7 +50,7 @@ pub(super) fn figures(report: &Report<'_>) -> Vec<(&'static str, String)> {
 
 /// The figures of an interpreter, by php-fpm's names.
 pub(super) fn of_line(report: &Report<'_>, line: &crate::scoreboard::Line) -> Vec<(&'static str, String)> {
-    vec![
+    let mut figures = vec![
         ("pid", line.pid.to_string()),
         ("state", line.state.name().to_owned()),
         ("start time", date(line.started)),
@@ -64,5 +64,7 @@ pub(super) fn of_line(report: &Report<'_>, line: &crate::scoreboard::Line) -> Ve
         ("script", shown(&line.script).into_owned()),
         ("last request cpu", format!("{:.2}", cpu_share(line))),
         ("last request memory", line.memory.unwrap_or(0).to_string()),
-    ]
+    ];
+    figures.extend(report.socket(line).map(|socket| ("socket", socket.to_owned())));
+    figures
 }

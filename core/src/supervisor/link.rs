@@ -95,6 +95,11 @@ impl Link {
         Self { control, ..self }
     }
 
+    /// The worker's number in its pool, if it has sockets of its own; otherwise 0.
+    pub fn place(&self) -> u16 {
+        self.own.first().map_or(0, |own| own.place)
+    }
+
     /// The sockets that this worker alone listens on.
     pub fn own_listeners(&self) -> impl Iterator<Item = &Listener> {
         self.own.iter().flat_map(|own| &own.listeners)
