@@ -4,6 +4,8 @@ import os
 import sys
 
 from fcgi import _fcgi, _serve, _streams
+from fcgi._ends import Ends
+from fcgi._notes import like
 
 
 def begin(is_server):
@@ -16,6 +18,19 @@ def begin(is_server):
             os.environ.pop(name, None)
         # The server stops, and so does the loop. A handler of the program's own is called then.
         _serve.no_interrupts().__enter__()
+        if sys.version_info >= (3, 12):
+            fork_quietly("fork")
+            fork_quietly("forkpty")
+
+
+def fork_quietly(name):
+    """Lets a function of `os` fork without a warning of threads that are not the program's."""
+    plain = getattr(os, name)
+
+    def fork():
+        return Ends.without_warning(plain)
+
+    setattr(os, name, like(fork, plain))
 
 
 def end():

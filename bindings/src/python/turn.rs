@@ -34,7 +34,8 @@ pub(super) struct Turn {
     uses: Py<PyDict>,
     unknown_uses: Py<PyAny>,
     arguments: Py<PyList>,
-    /// `types.ModuleType.__new__` with its argument, `contextvars.Context`.
+    /// `types.ModuleType.__new__` with its argument (before Python 3.11 the type itself: what is made without a name has no
+    /// dictionary), `contextvars.Context`.
     new: (Py<PyAny>, Py<PyTuple>),
     context: Py<PyAny>,
     /// The module `__main__` between requests.
@@ -218,7 +219,11 @@ impl Turn {
             uses: of_script("uses")?.extract()?,
             unknown_uses: of_script("unknown_uses")?.unbind(),
             arguments: of_script("arguments")?.extract()?,
-            new: (module.getattr("__new__")?.unbind(), PyTuple::new(py, [&module])?.unbind()),
+            new: if py.version_info() >= (3, 11) {
+                (module.getattr("__new__")?.unbind(), PyTuple::new(py, [&module])?.unbind())
+            } else {
+                (module.into_any().unbind(), PyTuple::new(py, ["__main__"])?.unbind())
+            },
             context: py.import("contextvars")?.getattr("Context")?.unbind(),
             nobody: of_script("nobody")?.unbind(),
             has_annotations: of_script("annotations")?.is_truthy()?,

@@ -31,19 +31,23 @@ impl Server {
         for listener in &listeners {
             self.hub.poll.remove(listener);
         }
-        for (_, channel) in self.hub.channels() {
-            self.hub.poll.remove(channel.takers_end());
-        }
-        self.hub.retire();
         // Nobody else may listen there any more. One that has not begun to serve, and may never do so, takes nothing: others have
         // served until now.
         let serves = !self.is_unready.load(Relaxed);
+        if serves {
+            // For what was given just now, the system may have woken this process and no other.
+            self.take_all_given();
+        } else {
+            self.hub.channels().for_each(|(_, channel)| self.hub.poll.remove(channel.takers_end()));
+        }
         for listener in listeners.into_iter().filter(|_| serves) {
             let is_tcp = matches!(listener.address(), crate::Address::Tcp { .. });
             let accepted = std::iter::from_fn(|| listener.accept(&self.allowed).ok().flatten());
             let is_own = listener.is_own;
             accepted.take(BACKLOG).for_each(|socket| Connection::open(&self.hub, socket, is_tcp, is_own));
         }
+        // Not before: a process that retires and has no connection ends.
+        self.hub.retire();
         self.give_away_idle();
         self.hub.wake_one();
         self.hub.nudge();
@@ -93,7 +97,7 @@ impl Server {
         }
     }
 
-    /// All that others have given away: nobody will take it later.
+    /// All that others have given away: nobody may take it later.
     pub(super) fn take_all_given(&self) {
         for (is_own, channel) in self.hub.channels() {
             self.hub.poll.remove(channel.takers_end());
@@ -134,5 +138,36 @@ impl Server {
 impl AsFd for Connection {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.socket().as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::handover::Channel;
+    use crate::poll::Token;
+
+    /// The system may have woken this process, and none but it, before it was told to retire.
+    #[test]
+    fn a_connection_that_was_given_before_is_answered() {
+        let mut server = Server::builder().start().unwrap();
+        let channel = Channel::new().unwrap();
+        let (mut client, given) = UnixStream::pair().unwrap();
+        given.set_nonblocking(true).unwrap();
+        // A request without parameters and body, for a responder.
+        client
+            .write_all(b"\x01\x01\0\x01\0\x08\0\0\0\x01\0\0\0\0\0\0\x01\x04\0\x01\0\0\0\0\x01\x05\0\x01\0\0\0\0")
+            .unwrap();
+        channel.give(given.as_fd(), false).unwrap();
+        let hub = Arc::get_mut(&mut server.hub).unwrap();
+        hub.poll.add_listener(channel.takers_end(), Token::Given { is_own: false }).unwrap();
+        hub.channels = [Some(channel), None];
+        server.retire();
+        assert!(server.accept().unwrap().is_some());
+        assert!(server.accept().unwrap().is_none());
     }
 }
