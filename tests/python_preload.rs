@@ -40,15 +40,15 @@ impl Server {
         body.split_whitespace().map(str::to_owned).collect()
     }
 
-    /// The workers, once there are so many: all children but the one that has loaded what they share.
+    /// The workers, once there are so many: all children but those that have loaded what they share.
     fn workers(&self, count: usize) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         until("workers", || {
             // Whoever loads is among the children before it has said so.
             let children = self.children();
-            let template = self.template();
-            found = children.into_iter().filter(|child| *child != template).collect();
-            !template.is_empty() && found.len() == count
+            let loaded = self.read("loaded");
+            found = children.into_iter().filter(|child| loaded.lines().all(|one| one != child)).collect();
+            !loaded.is_empty() && found.len() == count
         });
         let answered = self.words().remove(0);
         assert!(found.contains(&answered), "{found:?} {answered}");
