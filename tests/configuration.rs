@@ -185,7 +185,16 @@ fn a_section_of_another_language_is_for_its_program() {
     std::fs::create_dir(&alone).unwrap();
     std::fs::copy(FCGI_LUA, alone.join("fcgi-lua")).unwrap();
     let mut command = Command::new(alone.join("fcgi-lua"));
-    let done = command.arg("--config").arg(&file).args(["--check-config"]).env("PATH", "").output().unwrap();
+    command.arg("--config").arg(&file).args(["--check-config"]).env("PATH", "");
+    // Another test's child may hold the copy open for writing until it has begun.
+    let done = loop {
+        match command.output() {
+            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            done => break done.unwrap(),
+        }
+    };
     let said = String::from_utf8_lossy(&done.stderr);
     assert_eq!(done.status.code(), Some(2), "{said}");
     assert!(

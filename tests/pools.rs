@@ -15,6 +15,8 @@ if query == 'wait' then
 elseif query == 'loop' then
   local f = io.open('begun', 'a') f:write('x') f:close()
   while true do end
+elseif query == 'huge' then
+  package.loaded.huge = string.rep(string.rep(string.rep('x', 1024), 1024), 120)
 elseif query == 'leak' then
   package.loaded.leak = package.loaded.leak or {}
   table.insert(package.loaded.leak, string.rep('x', 20 * 1024 * 1024 + #package.loaded.leak))
@@ -107,6 +109,89 @@ fn a_pool_grows_while_all_are_busy_and_shrinks_when_it_idles() {
     }
     let log = pool.stop();
     assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");
+}
+
+#[test]
+fn growth_and_shrinkage_are_seen_in_the_status_as_load_comes_and_goes() {
+    let directory = Directory::new();
+    let status = directory.socket("status");
+    let pool =
+        Pool::start(&["--workers", "1..4", "--idle-timeout", "0.3", "--status", "/status", "--status-listen", &status]);
+    let ask = || {
+        let pairs: [(&str, &[u8]); 2] = [("REQUEST_URI", b"/status?json"), ("QUERY_STRING", b"json")];
+        let text = call(&status, &pairs, b"").text();
+        let json = text.split_once("\r\n\r\n").expect("a head").1.to_owned();
+        serde_json::from_str::<serde_json::Value>(&json).unwrap_or_else(|e| panic!("{e}: {json}"))
+    };
+    let seen = |names: [&str; 3]| names.map(|name| ask()[name].as_u64().unwrap());
+    assert_eq!(ask()["process manager"], "dynamic");
+    let now = ["active processes", "total processes", "listen queue"];
+    for round in 1..=2 {
+        wait_for("one idles", || seen(now) == [0, 1, 0]);
+        let mut busy: Vec<_> = (0..12).map(|_| connect(&pool.address)).collect();
+        busy.iter_mut().for_each(|socket| send(&mut **socket, "wait"));
+        // Workers may have seen some of those that wait.
+        wait_for("all that may work, and others wait", || matches!(seen(now), [4, 4, 1..=8]));
+        assert_eq!(pool.workers().len(), 4);
+        pool.directory.file("go", "");
+        for socket in &mut busy {
+            read_reply(&mut **socket, 1);
+        }
+        wait_for("those that have nothing to do end", || seen(now) == [0, 1, 0]);
+        wait_for("their processes are gone", || pool.workers().len() == 1);
+        std::fs::remove_file(pool.directory.path().join("go")).unwrap();
+        let [most, queue, reached] = seen(["max active processes", "max listen queue", "max children reached"]);
+        assert!(most == 4 && queue >= 1 && reached >= round, "{most} {queue} {reached}");
+        assert_eq!(ask()["accepted conn"], 12 * round);
+    }
+    pool.stop();
+}
+
+#[test]
+fn why_workers_were_replaced_is_in_the_status() {
+    let directory = Directory::new();
+    let status = directory.socket("status");
+    let pool = Pool::start(&[
+        "--workers",
+        "1",
+        "--max-requests",
+        "3",
+        "--max-memory",
+        "100M",
+        "--kill-after",
+        "3",
+        "--status",
+        "/status",
+        "--status-listen",
+        &status,
+    ]);
+    let ask = || {
+        let pairs: [(&str, &[u8]); 2] = [("REQUEST_URI", b"/status?json"), ("QUERY_STRING", b"json")];
+        let text = call(&status, &pairs, b"").text();
+        serde_json::from_str::<serde_json::Value>(text.split_once("\r\n\r\n").expect("a head").1).unwrap()
+    };
+    let names = ["failed workers", "kill after reached", "max requests reached", "max memory reached"];
+    let seen = || names.map(|name| ask()[name].as_u64().unwrap());
+    assert_eq!(seen(), [0; 4]);
+    let first = pool.ask("");
+    assert!(Command::new("kill").args(["-KILL", &first.to_string()]).status().unwrap().success());
+    wait_for("a crash", || seen() == [1, 0, 0, 0]);
+    for _ in 0..3 {
+        pool.ask("");
+    }
+    wait_for("many requests", || seen() == [1, 0, 1, 0]);
+    let mut looping = connect(&pool.address);
+    send(&mut *looping, "loop");
+    wait_for("a request without an end", || seen() == [2, 1, 1, 0]);
+    pool.ask("huge");
+    wait_for("much memory", || seen() == [2, 1, 1, 1]);
+    let pairs: [(&str, &[u8]); 2] = [("REQUEST_URI", b"/status?openmetrics"), ("QUERY_STRING", b"openmetrics")];
+    let metrics = call(&status, &pairs, b"").text();
+    for reason in ["crashed", "kill-after", "max-requests", "max-memory"] {
+        let line = format!("fcgi_workers_replaced_total{{pool=\"lua\",reason=\"{reason}\"}} 1\n");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
+    pool.stop();
 }
 
 #[test]

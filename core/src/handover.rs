@@ -77,6 +77,11 @@ impl Channel {
         self.take.as_fd()
     }
 
+    /// How many connections are on their way: each is a message of one byte.
+    pub(crate) fn waiting(takers_end: impl AsFd) -> u64 {
+        rustix::io::ioctl_fionread(takers_end).unwrap_or(0)
+    }
+
     /// Writable when there is room.
     pub(crate) fn givers_end(&self) -> BorrowedFd<'_> {
         self.give.as_fd()

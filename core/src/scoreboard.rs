@@ -93,6 +93,12 @@ pub struct Snapshot {
     pub slow_requests: u64,
     /// Workers that ended without being told to.
     pub failed_workers: u64,
+    /// Those of them that ended because a request of theirs did not.
+    pub kill_after_reached: u64,
+    /// Workers that were replaced because they had served as many requests as they may.
+    pub max_requests_reached: u64,
+    /// Workers that were replaced because they used more memory than they may.
+    pub max_memory_reached: u64,
     /// The interpreters.
     pub lines: Vec<Line>,
 }
@@ -121,6 +127,12 @@ pub enum Counter {
     SlowRequests,
     /// See [`Snapshot::failed_workers`].
     FailedWorkers,
+    /// See [`Snapshot::kill_after_reached`].
+    KillAfterReached,
+    /// See [`Snapshot::max_requests_reached`].
+    MaxRequestsReached,
+    /// See [`Snapshot::max_memory_reached`].
+    MaxMemoryReached,
 }
 
 impl Scoreboard {
@@ -194,6 +206,9 @@ impl Scoreboard {
             Counter::MaxWorkersReached => &head.max_workers_reached,
             Counter::SlowRequests => &head.slow_requests,
             Counter::FailedWorkers => &head.failed_workers,
+            Counter::KillAfterReached => &head.kill_after_reached,
+            Counter::MaxRequestsReached => &head.max_requests_reached,
+            Counter::MaxMemoryReached => &head.max_memory_reached,
         };
         counter.fetch_add(1, Relaxed);
     }
@@ -236,6 +251,9 @@ impl Scoreboard {
             max_workers_reached: head.max_workers_reached.load(Relaxed),
             slow_requests: head.slow_requests.load(Relaxed),
             failed_workers: head.failed_workers.load(Relaxed),
+            kill_after_reached: head.kill_after_reached.load(Relaxed),
+            max_requests_reached: head.max_requests_reached.load(Relaxed),
+            max_memory_reached: head.max_memory_reached.load(Relaxed),
             lines,
         }
     }

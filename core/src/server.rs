@@ -27,6 +27,7 @@ use crate::hub::{self, Config};
 use crate::listener::{AllowList, ListenError, Listener};
 use crate::poll::Token;
 use crate::request::Request;
+use crate::scoreboard::Counter;
 use crate::supervisor::Link;
 use crate::supervisor::control::FromWorker;
 pub use books::Books;
@@ -120,6 +121,10 @@ impl Builder {
         for (number, listener) in listeners.iter().enumerate() {
             hub.poll.add_listener(listener, Token::Listener(number as u32))?;
         }
+        let mut books = self.books;
+        if let Some(desk) = books.desk.as_mut().and_then(Arc::get_mut) {
+            desk.counts(hub.channels().map(|(_, channel)| channel));
+        }
         for (is_own, channel) in hub.channels() {
             hub.poll.add_listener(channel.takers_end(), Token::Given { is_own })?;
         }
@@ -142,7 +147,7 @@ impl Builder {
             is_spent: AtomicBool::new(false),
             running: Running::new(parent.as_ref().and_then(|parent| parent.kill_after)),
             parent,
-            books: self.books,
+            books,
         })
     }
 }
@@ -271,6 +276,9 @@ impl Server {
         if let Some(parent) = &self.parent
             && !self.is_spent.swap(true, Relaxed)
         {
+            if let Some(board) = &self.books.scoreboard {
+                board.count(Counter::MaxRequestsReached);
+            }
             parent.say(FromWorker::Spent);
         }
     }

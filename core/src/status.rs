@@ -12,6 +12,7 @@ pub mod window;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime};
 
+use crate::handover::Channel;
 use crate::listener::queue;
 use crate::protocol::Params;
 use crate::scoreboard::{Line, Scoreboard, Snapshot};
@@ -42,6 +43,9 @@ pub struct Pool {
     pub listeners: Vec<OwnedFd>,
     /// What the sockets of each worker are called, where workers have some of their own.
     pub own: Vec<String>,
+    /// Where its processes give connections to each other, which wait there as they do at a listener. A parent and its
+    /// workers fill it in.
+    pub handed_over: Vec<OwnedFd>,
 }
 
 /// What is told of a pool.
@@ -56,9 +60,20 @@ struct Report<'a> {
     full: bool,
 }
 
+impl Desk {
+    /// Counts those who wait in channels as well.
+    pub(crate) fn counts<'a>(&mut self, channels: impl Iterator<Item = &'a Channel>) {
+        // It tells of the one pool that they belong to.
+        if let Some(pool) = self.pools.first_mut() {
+            pool.handed_over = channels.filter_map(|channel| channel.takers_end().try_clone_to_owned().ok()).collect();
+        }
+    }
+}
+
 impl Pool {
     fn report(&self, full: bool) -> Report<'_> {
-        let queue = self.listeners.iter().map(|listener| queue::waiting(listener).unwrap_or(0)).sum();
+        let queue: u64 = self.listeners.iter().map(|listener| queue::waiting(listener).unwrap_or(0)).sum();
+        let queue = queue + self.handed_over.iter().map(Channel::waiting).sum::<u64>();
         self.scoreboard.note_queue(queue);
         let snapshot = self.scoreboard.snapshot();
         Report {
@@ -168,7 +183,14 @@ mod tests {
         let params = [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/<a>?\"b\""), ("SCRIPT_FILENAME", "/srv/a.lua")];
         seat.begin(&params.into_iter().collect());
         let own = vec!["unix:a-1".to_owned(), "unix:a-2".to_owned()];
-        let pool = Pool { name: "w\"w".to_owned(), manager: "static", scoreboard, listeners: Vec::new(), own };
+        let pool = Pool {
+            name: "w\"w".to_owned(),
+            manager: "static",
+            scoreboard,
+            listeners: Vec::new(),
+            own,
+            handed_over: Vec::new(),
+        };
         let status = Some("/status".to_owned());
         (Desk { status, ping: Some("/ping".to_owned()), pong: "pong".to_owned(), pools: vec![pool] }, seat)
     }

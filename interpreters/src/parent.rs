@@ -106,6 +106,7 @@ fn reception(
         scoreboard: scoreboard.clone(),
         listeners: copies,
         own: options.names_of_own(),
+        handed_over: Vec::new(),
     }]);
     let allowed = options.listening.allow_list()?;
     Ok(desk.is_open().then(|| Reception { desk: Arc::new(desk), allowed }))

@@ -305,6 +305,7 @@ fn status_of<'a>(
         scoreboard: scoreboard.clone(),
         listeners: copies?,
         own: order.options.names_of_own(),
+        handed_over: Vec::new(),
     })
 }
 

@@ -13,7 +13,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use super::{Number, Small};
 
 /// Changes with the layout: tables are passed on to newer versions of the program.
-const MAGIC: u64 = u64::from_ne_bytes(*b"fcgi-sb2");
+const MAGIC: u64 = u64::from_ne_bytes(*b"fcgi-sb3");
 
 /// Texts of a line, in words of eight bytes.
 pub(super) const TEXT_WORDS: usize = 60;
@@ -34,6 +34,9 @@ pub(super) struct Head {
     pub(super) max_workers_reached: Number,
     pub(super) slow_requests: Number,
     pub(super) failed_workers: Number,
+    pub(super) max_requests_reached: Number,
+    pub(super) max_memory_reached: Number,
+    pub(super) kill_after_reached: Number,
     /// Hashes of the paths of scripts that are demoted; the first 0 ends them.
     pub(super) demoted: [Number; DEMOTED],
 }

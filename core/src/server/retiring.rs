@@ -12,6 +12,7 @@ use super::running::Overdue;
 use crate::connection::Connection;
 use crate::listener::Listener;
 use crate::poll::{Interest, wait_for};
+use crate::supervisor::control::FromWorker;
 
 /// Connections that have come and not been accepted, which a retiring worker takes at most.
 const BACKLOG: usize = 1024;
@@ -126,10 +127,13 @@ impl Server {
             && !self.is_spent.swap(true, Relaxed)
             && let Some(link) = &self.parent
         {
-            link.say(crate::supervisor::control::FromWorker::Spent);
+            link.say(FromWorker::Spent);
         }
         if overdue == Overdue::All {
             self.give_away_idle();
+            if let Some(link) = &self.parent {
+                link.say(FromWorker::Late);
+            }
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         }
     }

@@ -30,6 +30,9 @@ fn pool(report: &Report<'_>) -> Value {
         "max children reached": snapshot.max_workers_reached,
         "slow requests": snapshot.slow_requests,
         "failed workers": snapshot.failed_workers,
+        "kill after reached": snapshot.kill_after_reached,
+        "max requests reached": snapshot.max_requests_reached,
+        "max memory reached": snapshot.max_memory_reached,
     });
     if report.full {
         let lines = report.lines().iter().map(|line| {

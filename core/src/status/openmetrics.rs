@@ -10,7 +10,7 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// A family of metrics: what it is called, its type, what it means, and its samples (further labels, value) of a pool.
 type Family = (&'static str, &'static str, &'static str, fn(&Report<'_>) -> Vec<(&'static str, u64)>);
 
-const FAMILIES: [Family; 9] = [
+const FAMILIES: [Family; 10] = [
     ("fcgi_start_time_seconds", "gauge", "When the pool was started, in seconds since 1970.", |report| {
         let started = report.snapshot.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         vec![("", started.as_secs())]
@@ -29,6 +29,15 @@ const FAMILIES: [Family; 9] = [
     ("fcgi_workers", "gauge", "Processes that serve.", |report| vec![("", report.snapshot.processes() as u64)]),
     ("fcgi_workers_failed", "counter", "Workers that ended without being told to.", |report| {
         vec![("", report.snapshot.failed_workers)]
+    }),
+    ("fcgi_workers_replaced", "counter", "Workers that others took the place of, by the reason.", |report| {
+        let snapshot = &report.snapshot;
+        vec![
+            (",reason=\"crashed\"", snapshot.failed_workers.saturating_sub(snapshot.kill_after_reached)),
+            (",reason=\"kill-after\"", snapshot.kill_after_reached),
+            (",reason=\"max-requests\"", snapshot.max_requests_reached),
+            (",reason=\"max-memory\"", snapshot.max_memory_reached),
+        ]
     }),
     ("fcgi_slow_requests", "counter", "Requests that the slow log tells of.", |report| {
         vec![("", report.snapshot.slow_requests)]

@@ -45,6 +45,9 @@ pub(super) fn figures(report: &Report<'_>) -> Vec<(&'static str, String)> {
         ("max children reached", snapshot.max_workers_reached.to_string()),
         ("slow requests", snapshot.slow_requests.to_string()),
         ("failed workers", snapshot.failed_workers.to_string()),
+        ("kill after reached", snapshot.kill_after_reached.to_string()),
+        ("max requests reached", snapshot.max_requests_reached.to_string()),
+        ("max memory reached", snapshot.max_memory_reached.to_string()),
     ]
 }
 

@@ -18,6 +18,8 @@ pub(crate) enum FromWorker {
     Spent = b's',
     /// It has had no request for as long as a worker may idle.
     Idle = b'i',
+    /// It is about to end itself, with a request that does not end.
+    Late = b'l',
 }
 
 /// What a parent says.
@@ -32,7 +34,7 @@ pub(crate) enum ToWorker {
 
 impl FromWorker {
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Ready, Self::Spent, Self::Idle].into_iter().find(|known| *known as u8 == byte)
+        [Self::Ready, Self::Spent, Self::Idle, Self::Late].into_iter().find(|known| *known as u8 == byte)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -53,6 +54,9 @@ impl Crew {
         let listeners = [std::mem::take(&mut pool.listeners)].into_iter().chain(std::mem::take(&mut pool.own));
         let entrances = (0..).zip(listeners).map(|(place, listeners)| Entrance::new(place, listeners, channel(place)));
         let entrances = entrances.collect::<io::Result<Vec<_>>>()?;
+        if let Some(desk) = pool.reception.as_mut().and_then(|reception| Arc::get_mut(&mut reception.desk)) {
+            desk.counts(entrances.iter().map(Entrance::channel));
+        }
         // Their sockets may be no more.
         for worker in kept.iter_mut().filter(|worker| entrances.iter().all(|entrance| entrance.place != worker.place)) {
             worker.place = 0;
@@ -211,10 +215,16 @@ impl Crew {
                 at += 1;
                 continue;
             };
-            let worker = self.workers.remove(at);
+            let mut worker = self.workers.remove(at);
             self.take_trust_back(&worker, &how);
             if let Some(scoreboard) = &self.pool.scoreboard {
                 scoreboard.release(worker.pid.as_raw_nonzero().get() as u32);
+                // Its last word may have come since.
+                worker.listen();
+                if worker.is_late {
+                    scoreboard.count(Counter::FailedWorkers);
+                    scoreboard.count(Counter::KillAfterReached);
+                }
             }
             if !worker.stays() || self.is_stopping {
                 continue;
@@ -225,7 +235,7 @@ impl Crew {
                 self.take_back(now);
                 continue;
             }
-            if let Some(scoreboard) = &self.pool.scoreboard {
+            if let Some(scoreboard) = self.pool.scoreboard.as_ref().filter(|_| !worker.is_late) {
                 scoreboard.count(Counter::FailedWorkers);
             }
             let pause = self.policy.failed(now.duration_since(worker.started), now);
@@ -275,6 +285,9 @@ impl Crew {
                 let pid = worker.pid.as_raw_nonzero();
                 tracing::info!("worker {pid} uses {} KiB: it is replaced (--max-memory)", used >> 10);
                 worker.is_spent = true;
+                if let Some(scoreboard) = &self.pool.scoreboard {
+                    scoreboard.count(Counter::MaxMemoryReached);
+                }
             }
         }
     }

@@ -44,6 +44,11 @@ impl Entrance {
         listeners.chain(self.ends())
     }
 
+    /// By which workers give connections to each other.
+    pub(super) fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
     /// The ends of the channel.
     pub(super) fn ends(&self) -> impl Iterator<Item = Named<'_>> {
         self.channel.ends().into_iter().map(|(name, end)| (numbered(name, self.place), end))

@@ -79,6 +79,8 @@ pub(super) struct Worker {
     pub(super) is_deaf: bool,
     /// It has said that it has had nothing to do for long.
     pub(super) is_idle: bool,
+    /// It has said that it is about to end itself, with a request that does not end.
+    pub(super) is_late: bool,
     /// When it is told more plainly that it is to end.
     pub(super) leave_by: Option<Instant>,
     /// It has been told more plainly.
@@ -142,6 +144,7 @@ impl Worker {
             is_spent: false,
             is_deaf: false,
             is_idle: false,
+            is_late: false,
             leave_by: None,
             is_hurried: false,
         }
@@ -178,6 +181,7 @@ impl Worker {
                     Some(FromWorker::Ready) if self.stage == Stage::Starting => self.stage = Stage::Ready,
                     Some(FromWorker::Spent) => self.is_spent = true,
                     Some(FromWorker::Idle) => self.is_idle = true,
+                    Some(FromWorker::Late) => self.is_late = true,
                     _ => {}
                 }
             }
