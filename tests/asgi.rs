@@ -408,9 +408,9 @@ fn what_takes_too_long_is_cancelled() {
 #[test]
 fn a_blocked_loop_is_ended_and_an_idle_one_is_not() {
     for way in ["--app=asgi:app", "asgi.py"] {
-        let mut server = Server::new(&["--workers", "1", "--kill-after", "1", way]);
+        let mut server = Server::new(&["--workers", "1", "--kill-after", "2", way]);
         let first = server.text("/pid");
-        let end = Instant::now() + Duration::from_millis(1500);
+        let end = Instant::now() + Duration::from_millis(2500);
         while Instant::now() < end {
             assert_eq!(server.text("/pid"), first, "{way}");
             std::thread::sleep(Duration::from_millis(100));

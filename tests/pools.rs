@@ -267,7 +267,7 @@ fn a_request_that_does_not_end_is_killed_and_nobody_else_notices() {
 
 #[test]
 fn a_thread_that_does_not_end_is_noticed_while_others_serve() {
-    let pool = Pool::start(&["--workers", "1", "--threads", "2", "--kill-after", "1"]);
+    let pool = Pool::start(&["--workers", "1", "--threads", "2", "--kill-after", "2"]);
     let first = pool.ask("");
     let mut looping = connect(&pool.address);
     send(&mut *looping, "loop");
