@@ -161,6 +161,8 @@ fn a_reload_makes_the_pools_those_of_the_file() {
     assert_ne!(pools.parent("c"), a);
     wait_for("the pool that is no longer there ends", || !pools.is_open("a") && !is_child(pools.running.0.id(), a));
     assert_eq!(pools.parent("b"), b, "it is told to reload, and keeps its process");
+    // Until then it may still be about to read the file.
+    wait_for("it has reloaded", || pools.log().contains("reloaded: the new workers serve"));
     wait_for("two workers", || {
         let list = std::fs::read_to_string(format!("/proc/{b}/task/{b}/children")).unwrap();
         list.split_whitespace().count() == 2
