@@ -266,14 +266,14 @@ fn rhai_too() {
 fn wrong_use_is_refused() {
     let directory = Directory::new();
     let script = directory.file("hello.lua", PID).display().to_string();
-    let mut cases = vec![
+    let cases = vec![
         (FCGI_LUA, vec!["--threads", "2", &*script], "--threads is not for --isolation auto"),
         (FCGI_LUA, vec!["--audit", &*script], "--audit is not for --isolation auto"),
         (FCGI_LUA, vec!["--memory-limit", "50M", &*script], "--memory-limit is not for --isolation auto"),
     ];
-    if cfg!(feature = "python") {
-        cases.push((crate::support::FCGI_PYTHON, vec!["--app", "x:y"], "--isolation auto is for scripts"));
-    }
+    #[cfg(feature = "python")]
+    let cases =
+        [cases, vec![(crate::support::FCGI_PYTHON, vec!["--app", "x:y"], "--isolation auto is for scripts")]].concat();
     for (runner, arguments, says) in cases {
         let address = directory.socket("s");
         let output = Command::new(runner).args(["--listen", &address, "--isolation", "auto"]).args(arguments).output();

@@ -114,6 +114,7 @@ fn rhai() {
     }
 }
 
+#[cfg(feature = "rhai")]
 fn rhai_with(pause: &str) {
     let text = "fn inner() { while !exists(\"go\") { PAUSE } }
 fn outer() { inner(); }
