@@ -194,6 +194,8 @@ fn a_reload_makes_the_pools_those_of_the_file() {
 fn a_parent_that_dies_is_started_again_and_no_other_pool_notices() {
     let pools = Pools::start(&format!("{}{}", Pools::section("a"), Pools::section("b")), |_, _| ());
     let (a, b) = (pools.parent("a"), pools.parent("b"));
+    // Until then none may fail.
+    wait_for("both serve", || pools.log().matches("\" serves").count() == 2);
     let kill = |pid: u32| assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
     kill(a);
     wait_for("it is started again", || pools.log().matches("pool \"a\" serves").count() == 2);
@@ -300,6 +302,7 @@ fn sockets_of_systemd_go_to_the_pools_of_their_names() {
         pools.running.signal("HUP");
         assert_eq!((pools.parent("a"), pools.parent("b")), (a, b));
     }
+    wait_for("both serve", || pools.log().contains("pool \"a\" serves") && pools.log().contains("pool \"b\" serves"));
     // The socket outlives its pool's parent, and so do those who wait there.
     assert!(Command::new("kill").args(["-KILL", &a.to_string()]).status().unwrap().success());
     wait_for("another parent", || pools.parent("a") != a);
