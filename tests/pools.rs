@@ -159,7 +159,7 @@ fn why_workers_were_replaced_is_in_the_status() {
         "--max-memory",
         "100M",
         "--kill-after",
-        "3",
+        "5",
         "--status",
         "/status",
         "--status-listen",

@@ -34,13 +34,14 @@ struct Entry {
     is_told: bool,
 }
 
-/// How many requests take too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Overdue {
-    None,
-    Some,
-    /// No other one is left.
-    All,
+/// Requests that take too long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Overdue {
+    pub(super) count: usize,
+    /// How many others run.
+    pub(super) others: usize,
+    /// For how long the first of them has been overdue.
+    pub(super) since: Duration,
 }
 
 impl Running {
@@ -82,20 +83,18 @@ impl Running {
         self.end(By::Thread(thread::current().id()));
     }
 
-    /// Tells the log of each that takes too long, once.
-    pub(super) fn overdue(&self) -> Overdue {
-        let Some(limit) = self.limit else { return Overdue::None };
+    /// What takes too long, if anything does. Tells the log of each, once.
+    pub(super) fn overdue(&self) -> Option<Overdue> {
+        let limit = self.limit?;
         let mut entries = self.entries();
         for entry in entries.iter_mut().filter(|entry| !entry.is_told && entry.since.elapsed() >= limit) {
             entry.is_told = true;
             let what = &entry.what;
             tracing::error!("a request has not ended after {limit:?}: its process is ended (--kill-after): {what}");
         }
-        match entries.iter().filter(|entry| entry.is_told).count() {
-            0 => Overdue::None,
-            count if count == entries.len() => Overdue::All,
-            _ => Overdue::Some,
-        }
+        let count = entries.iter().filter(|entry| entry.is_told).count();
+        let longest = entries.iter().map(|entry| entry.since.elapsed()).max().unwrap_or_default();
+        (count > 0).then(|| Overdue { count, others: entries.len() - count, since: longest.saturating_sub(limit) })
     }
 }
 
