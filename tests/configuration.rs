@@ -159,6 +159,53 @@ fn what_a_file_says_is_done_and_the_command_line_goes_before() {
     assert!(!directory.path().join("one.sock").exists(), "an option that is given replaces what the file says");
 }
 
+/// An edit is for the next reload, also when a worker is replaced meanwhile; scripts do not see what their worker was told.
+#[test]
+fn a_file_that_is_edited_changes_nothing_until_it_is_asked_for() {
+    let directory = Directory::new();
+    directory.file(
+        "app.lua",
+        "print('Content-Type: text/plain\\n') local stat = io.open('/proc/self/stat') print(stat:read('*n')) stat:close()
+         print(os.getenv('A'), os.getenv('FCGI_CONFIG_TEXT'))",
+    );
+    // With --env, workers are started twice.
+    let good = "listen = 'unix:s'\nscript = 'app.lua'\nworkers = 1\nenv = { A = 'one' }";
+    let (file, log) = (directory.file("f.toml", good), directory.path().join("log"));
+    let mut command = Command::new(FCGI_LUA);
+    command.arg("--config").arg(&file).arg("--log-to").arg(&log).stdin(Stdio::null());
+    let runner = Running::start(&mut command);
+    let address = directory.socket("s");
+    drop(client::connect(&address));
+    let ask = || {
+        let text = call(&address, &[], b"").text();
+        let mut lines = text.lines().skip(2).map(str::to_owned);
+        (lines.next().unwrap(), lines.next().unwrap())
+    };
+    let (first, seen) = ask();
+    assert_eq!(seen, "one\tnil");
+    let wait_for_log = |text: &str| {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let log = || std::fs::read_to_string(&log).unwrap_or_default();
+        while !log().contains(text) {
+            assert!(std::time::Instant::now() < end, "no {text}: {}", log());
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    };
+    directory.file("f.toml", "workers = 'many'");
+    assert!(Command::new("kill").args(["-KILL", &first]).status().unwrap().success());
+    let (second, seen) = ask();
+    assert!(second != first && seen == "one\tnil", "{first} {second} {seen}");
+    runner.signal("HUP");
+    wait_for_log("not reloaded");
+    assert_eq!(ask().0, second);
+    directory.file("f.toml", good.replace("'one'", "'two'"));
+    runner.signal("HUP");
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while ask().1 != "two\tnil" {
+        assert!(std::time::Instant::now() < end, "not reloaded");
+    }
+}
+
 #[test]
 fn background_is_not_ours() {
     let output = Command::new(FCGI_LUA).args(["--daemonize", "x.lua"]).output().unwrap();

@@ -78,17 +78,16 @@ pub(crate) fn command_of(languages: &[&Known]) -> Command {
 }
 
 impl Order {
-    /// Reads a command line. One from a parent of ours has all that a file said, and is not to be looked up there again.
+    /// Reads a command line, and the file that it names.
     ///
     /// # Errors
     /// [`Ended`].
-    pub(crate) fn read(language: &Language, words: Vec<OsString>, from_parent: bool) -> Result<Self, Ended> {
+    pub(crate) fn read(language: &Language, words: Vec<OsString>) -> Result<Self, Ended> {
         let command = command(language);
         let own = language.known();
         let mut line = Line::split(words, &language.own, &command);
         let matches = parse(&command, &line)?;
-        let file = matches.get_one::<PathBuf>("config").filter(|_| !from_parent);
-        let Some(file) = file else {
+        let Some(file) = matches.get_one::<PathBuf>("config") else {
             let options = take(own, &matches, &mut line)?;
             return Ok(Self { pools: vec![Asked { pool: None, language: own, options, line }], config: None });
         };
@@ -104,7 +103,10 @@ impl Order {
         for effective in lines {
             let pool = effective.pool.clone();
             match asked(language, &line, effective) {
-                Ok(asked) => pools.push(asked),
+                Ok(mut asked) => {
+                    asked.options.configuration.text = config.for_workers();
+                    pools.push(asked);
+                }
                 Err(text) => {
                     // Of what does not go together, the key whose absence would make it right.
                     let without = |key: &str| {

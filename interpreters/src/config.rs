@@ -21,7 +21,7 @@ use crate::languages::Known;
 use crate::line::Line;
 
 pub(crate) use check::explain;
-pub(crate) use source::{Mistake, Place};
+pub(crate) use source::{Mistake, Place, TEXT};
 use source::{Source, did_you_mean};
 use value::Word;
 
@@ -127,6 +127,11 @@ impl Config {
                 Effective { pool: name.map(str::to_owned), language, words }
             })
             .collect())
+    }
+
+    /// What workers are told of the file.
+    pub(crate) fn for_workers(&self) -> Option<String> {
+        self.source.for_workers()
     }
 
     /// The keys that hold for a pool.

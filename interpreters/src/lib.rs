@@ -139,7 +139,7 @@ pub fn main(language: &Language) -> ExitCode {
 
 /// As [`main`], with a command line that is given; gives the exit status as a number.
 pub fn run_with(language: &Language, words: Vec<OsString>) -> u8 {
-    let order = match Order::read(language, words, false) {
+    let order = match Order::read(language, words) {
         Ok(order) => order,
         Err(ended) => return ended.tell(language),
     };

@@ -8,6 +8,7 @@ use fcgi_core::scoreboard::Scoreboard;
 use fcgi_core::status;
 use fcgi_core::supervisor::{Nobody, Plan, Pool, Program, Reception, Size};
 
+use crate::config;
 use crate::front::{self, BACKEND, Directory};
 use crate::mode::Sockets;
 use crate::options::Level;
@@ -22,7 +23,8 @@ pub(crate) fn plan(
     front: Option<front::Sockets>,
     status_socket: Option<Listener>,
 ) -> anyhow::Result<(Plan, Option<Directory>)> {
-    let program = Program::this();
+    let mut program = Program::this();
+    program.environment.extend(options.configuration.text.iter().map(|text| (config::TEXT.into(), text.into())));
     let mut pools = Vec::new();
     let mut kept = None;
     if let Some(front) = front {

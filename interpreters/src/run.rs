@@ -26,7 +26,7 @@ use crate::line::Line;
 use crate::mode::{self, Mode, Sockets};
 use crate::options::{Level, System};
 use crate::service::Service;
-use crate::{Language, Options, Preload, check, front, log, parent, print_config, scripts, system, watched};
+use crate::{Language, Options, Preload, check, config, front, log, parent, print_config, scripts, system, watched};
 
 /// What was asked for, and by whom.
 struct Order<'a> {
@@ -63,6 +63,8 @@ pub(crate) fn run(language: &Language, options: &Options, line: Line) -> anyhow:
     if inherit::is_worker() || (mode::serves(options) && options.processes.workers.is_none()) {
         system::settle_environment(&options.system)?;
     }
+    // It has been read.
+    let _ = inherit::variable(config::TEXT);
     let mode = mode::find(options)?;
     let serves = matches!(mode, Mode::Serve { .. } | Mode::Worker(_));
     log::start(options, serves, matches!(mode, Mode::Worker(_)))?;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use fcgi_core::inherit;
+
 /// Where in the file something stands; both count from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
@@ -28,6 +30,11 @@ impl fmt::Display for Mistake {
     }
 }
 
+/// What the file said when the parent read it, in the environment of its workers.
+pub(crate) const TEXT: &str = "FCGI_CONFIG_TEXT";
+/// So long a variable may be.
+const LONGEST: usize = 100 << 10;
+
 /// A file that has been read.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -36,11 +43,15 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Reads a file.
+    /// Reads a file. A worker is told what its parent has read: the file may have been edited since, and nobody has asked for a
+    /// reload.
     ///
     /// # Errors
     /// When it cannot be read, or is not UTF-8.
     pub(crate) fn read(path: &Path) -> Result<Self, Mistake> {
+        if let (true, Ok(text)) = (inherit::is_worker(), std::env::var(TEXT)) {
+            return Ok(Self { path: path.to_owned(), text });
+        }
         let at_all = |text: String| Mistake { file: path.to_owned(), at: None, text };
         let bytes = std::fs::read(path).map_err(|e| at_all(format!("cannot read it: {e} (--config)")))?;
         let source = |text: String| Self { path: path.to_owned(), text };
@@ -49,6 +60,11 @@ impl Source {
             let before = source(String::from_utf8_lossy(&e.into_bytes()[..good]).into_owned());
             before.mistake(good, "this is not UTF-8".to_owned())
         })
+    }
+
+    /// What a worker is told of it, if it is not too long for that.
+    pub(crate) fn for_workers(&self) -> Option<String> {
+        (self.text.len() <= LONGEST).then(|| self.text.clone())
     }
 
     /// The directory that relative paths are relative to.

@@ -45,7 +45,7 @@ impl Sockets {
 /// # Errors
 /// All that is wrong with it.
 pub(super) fn read(language: &Language, words: &[OsString], sockets: &Sockets) -> Result<Vec<Definition>, Vec<String>> {
-    let order = Order::read(language, words.to_vec(), false).map_err(Ended::mistakes)?;
+    let order = Order::read(language, words.to_vec()).map_err(Ended::mistakes)?;
     let wrong = order.wrong(language);
     if !wrong.is_empty() {
         return Err(wrong);

@@ -24,4 +24,8 @@ pub(crate) struct Configuration {
     /// Said where a runner calls that of another language: its own one, which sections that name none have.
     #[arg(long, hide = true)]
     pub(crate) called_by: Option<String>,
+
+    /// What the file says, for workers.
+    #[arg(skip)]
+    pub(crate) text: Option<String>,
 }
