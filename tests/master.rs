@@ -91,10 +91,20 @@ impl Pools {
         self.running.signal(signal);
         let (status, _) = self.running.wait(PATIENCE);
         assert_eq!(status, Some(0), "{}", self.log());
+        // Workers whose parent was killed end by themselves.
         for pid in processes {
-            assert!(!is_running(pid), "process {pid} is left");
+            wait_for(&format!("process {pid} ends"), || !is_running(pid));
         }
         self.log()
+    }
+}
+
+/// Of a test that fails, the log is wanted.
+impl Drop for Pools {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", self.log());
+        }
     }
 }
 
@@ -305,7 +315,11 @@ fn sockets_of_systemd_go_to_the_pools_of_their_names() {
     wait_for("both serve", || pools.log().contains("pool \"a\" serves") && pools.log().contains("pool \"b\" serves"));
     // The socket outlives its pool's parent, and so do those who wait there.
     assert!(Command::new("kill").args(["-KILL", &a.to_string()]).status().unwrap().success());
-    wait_for("another parent", || pools.parent("a") != a);
+    wait_for("another parent", || {
+        let log = pools.log();
+        log.rsplit_once("was killed by SIGKILL").is_some_and(|(_, behind)| behind.contains("pool \"a\" serves"))
+    });
+    assert_ne!(pools.parent("a"), a);
     assert_eq!(pools.parent("b"), b);
     pools.stop("TERM");
 }

@@ -88,7 +88,7 @@ impl Master<'_> {
         self.members.retain(|member| member.is_wanted || member.is_running());
         match self.stage {
             Stage::Starting => {
-                if let Some(member) = self.members.iter().find(|member| member.has_failed()) {
+                if let Some(member) = self.members.iter().find(|member| member.does_not_start()) {
                     tracing::error!("the pool \"{}\" does not start: all are stopped", member.name());
                     self.stop(Signal::TERM, crate::USAGE);
                 } else if self.members.iter().all(|member| member.serves) {

@@ -45,6 +45,8 @@ pub(super) struct Member {
     running: Option<Running>,
     /// It is ready, and has been told nothing new.
     pub(super) serves: bool,
+    /// It has served at some time.
+    has_served: bool,
     /// It is to run.
     pub(super) is_wanted: bool,
     /// What it said last of itself.
@@ -60,6 +62,7 @@ impl Member {
             definition,
             running: None,
             serves: false,
+            has_served: false,
             is_wanted: true,
             state: "starting".to_owned(),
             not_before: None,
@@ -76,8 +79,13 @@ impl Member {
     }
 
     /// It has ended, and nobody told it to.
-    pub(super) fn has_failed(&self) -> bool {
+    fn has_failed(&self) -> bool {
         self.running.is_none() && self.not_before.is_some()
+    }
+
+    /// It has failed before it ever served.
+    pub(super) fn does_not_start(&self) -> bool {
+        self.has_failed() && !self.has_served
     }
 
     /// It serves, or has been seen to fail.
@@ -135,7 +143,7 @@ impl Member {
                             self.definition.name,
                             running.pid.as_raw_nonzero()
                         );
-                        (running.awaited, self.serves) = (Awaited::Nothing, true);
+                        (running.awaited, self.serves, self.has_served) = (Awaited::Nothing, true, true);
                     }
                     ("RELOADING=1", Awaited::Reloading) => running.awaited = Awaited::Ready,
                     _ => {
