@@ -21,6 +21,7 @@ const LONG: [(&[u8], bool); 4] =
 const VALUED: &[u8] = b"cmWXQ";
 const LAST: &[u8] = b"cm";
 
+// SAFETY: as the C library declares them.
 unsafe extern "C" {
     fn execv(path: *const c_char, arguments: *const *const c_char) -> c_int;
     fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut u32) -> c_int;

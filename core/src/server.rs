@@ -261,8 +261,11 @@ impl Server {
     /// Counts a request; the one that makes a worker's number full lets it be replaced.
     fn count_turn(&self) {
         let turn = self.turns.fetch_add(1, Relaxed) + 1;
-        if self.parent.as_ref().is_some_and(|parent| parent.max_requests.is_some_and(|limit| turn >= limit)) {
-            self.ask_to_be_replaced();
+        if self.parent.as_ref().is_some_and(|parent| parent.max_requests.is_some_and(|limit| turn >= limit))
+            && self.ask_to_be_replaced()
+            && let Some(board) = &self.books.scoreboard
+        {
+            board.count(Counter::MaxRequestsReached);
         }
     }
 
@@ -271,16 +274,11 @@ impl Server {
         self.books.scoreboard.as_ref().is_some_and(|board| board.is_demoted(script))
     }
 
-    /// Asks the parent, once, for another process in the place of this one.
-    pub(crate) fn ask_to_be_replaced(&self) {
-        if let Some(parent) = &self.parent
-            && !self.is_spent.swap(true, Relaxed)
-        {
-            if let Some(board) = &self.books.scoreboard {
-                board.count(Counter::MaxRequestsReached);
-            }
-            parent.say(FromWorker::Spent);
-        }
+    /// Asks the parent, once, for another process in the place of this one; whether this was the time.
+    pub(crate) fn ask_to_be_replaced(&self) -> bool {
+        let Some(parent) = self.parent.as_ref().filter(|_| !self.is_spent.swap(true, Relaxed)) else { return false };
+        parent.say(FromWorker::Spent);
+        true
     }
 
     /// The calling thread no longer works on its request, if it had one; since when it did.

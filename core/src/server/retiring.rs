@@ -161,8 +161,8 @@ impl Server {
     /// else is left here.
     pub(super) fn end_if_overdue(&self) {
         let (Some(overdue), Some(link)) = (self.running.overdue(), &self.parent) else { return };
-        if !self.hub.is_retiring() && !self.is_spent.swap(true, Relaxed) {
-            link.say(FromWorker::Spent);
+        if !self.hub.is_retiring() {
+            self.ask_to_be_replaced();
         }
         let is_alone = overdue.since > ALONE;
         if overdue.others > 0 || !(self.hub.is_retiring() || is_alone) {
