@@ -66,7 +66,9 @@ fn without_proxy_prefix(value: &[u8]) -> Option<&[u8]> {
     Some(&path[..path.iter().position(|&b| b == b'?').unwrap_or(path.len())])
 }
 
-fn percent_decoded(text: &[u8]) -> Vec<u8> {
+/// The bytes of a URL's part in which some are written as `%` and two digits. What is no such digit stays.
+#[must_use]
+pub fn percent_decoded(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&first, behind)) = rest.split_first() {

@@ -2,6 +2,7 @@
 
 mod environ;
 mod input;
+mod path;
 mod response;
 
 use std::fs::File;
@@ -16,7 +17,7 @@ use pyo3::types::{PyList, PyTuple};
 
 use super::flusher::Flusher;
 use environ::Environs;
-pub(super) use environ::put_right;
+pub(super) use path::put_right;
 use response::{StartResponse, Taken};
 
 /// How much of a file is read at once.

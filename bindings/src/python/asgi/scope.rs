@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use fcgi_core::Params;
+use fcgi_core::gateway::percent_decoded;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
@@ -119,25 +120,6 @@ fn paths(params: &Params, uri: &[u8]) -> (Vec<u8>, Vec<u8>) {
     }
     let name = name.strip_suffix(b"/").filter(|_| info.starts_with(b"/")).unwrap_or(name);
     (name.to_vec(), [name, info].concat())
-}
-
-fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
-    let digit = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16));
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        match (bytes[at], digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            (byte, ..) => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    decoded
 }
 
 /// As ASGI writes versions: "1.0", "1.1", "2".

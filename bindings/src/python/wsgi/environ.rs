@@ -170,19 +170,3 @@ fn is_https(params: &Params) -> bool {
     params.get(b"HTTPS").is_some_and(|value| !is_off(value))
         || params.get(b"REQUEST_SCHEME").is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"))
 }
-
-/// Where the application has a URL for itself (`file` is its script's name), a web server that knows of scripts only calls
-/// the path inside of it the script's name, as nginx does.
-pub(in crate::python) fn put_right(params: &mut Params, file: Option<&[u8]>) {
-    let Some(file) = file else { return };
-    let name = params.get(b"SCRIPT_NAME").unwrap_or_default();
-    if params.get(b"PATH_INFO").is_some_and(|info| !info.is_empty()) || name.is_empty() {
-        return;
-    }
-    let is_script = !file.is_empty() && name.rsplit(|b| *b == b'/').next() == Some(file);
-    if !is_script {
-        let path = name.to_vec();
-        params.set(b"PATH_INFO", &path);
-        params.set(b"SCRIPT_NAME", b"");
-    }
-}
