@@ -307,3 +307,43 @@ fn closed_descriptors_stay_closed() {
         assert_eq!(ours, theirs, "{closed}");
     }
 }
+
+#[test]
+fn the_environment_that_it_lies_in() {
+    let directory = Directory::new();
+    let made = |name: &str, home: &str| {
+        let environment = directory.path().join(name);
+        std::fs::create_dir_all(environment.join("bin")).unwrap();
+        directory.file(&format!("{name}/pyvenv.cfg"), format!("home = {home}\n"));
+        std::os::unix::fs::symlink(PYTHON, environment.join("bin/python3")).unwrap();
+        environment
+    };
+    let home = Path::new(PYTHON).parent().unwrap().to_str().unwrap();
+    let [linked, copied, active] = ["linked", "copied", "active"].map(|name| made(name, home));
+    std::os::unix::fs::symlink(FCGI_PYTHON, linked.join("bin/fcgi-python")).unwrap();
+    std::fs::copy(FCGI_PYTHON, copied.join("bin/fcgi-python")).unwrap();
+    let script = "import sys; print(sys.prefix, sys.base_prefix, sys.executable, sys.path)";
+    let said = |program: &Path, from: &Path, variables: &[(&str, &Path)]| {
+        let mut command = Command::new("/bin/sh");
+        command.env_clear().env("PATH", "/usr/bin:/bin").envs(variables.iter().copied()).current_dir(from);
+        let output = command.args(["-c", "exec \"$0\" -c \"$1\""]).arg(program).arg(script).output().unwrap();
+        assert!(output.status.success(), "{program:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let here = directory.path();
+    for environment in [&linked, &copied] {
+        let theirs = said(&environment.join("bin/python3"), here, &[]);
+        assert!(theirs.starts_with(&*environment.to_string_lossy()), "{theirs}");
+        let bin = environment.join("bin");
+        assert_eq!(said(&bin.join("fcgi-python"), here, &[]), theirs);
+        assert_eq!(said(Path::new("./fcgi-python"), &bin, &[]), theirs);
+        assert_eq!(said(Path::new("fcgi-python"), here, &[("PATH", &bin)]), theirs);
+        // Another one is active, which is nothing to a python3 of this one.
+        assert_eq!(said(&bin.join("fcgi-python"), here, &[("VIRTUAL_ENV", &active)]), theirs);
+    }
+    let theirs = said(&active.join("bin/python3"), here, &[]);
+    assert_eq!(said(Path::new(FCGI_PYTHON), here, &[("VIRTUAL_ENV", &active)]), theirs);
+    let theirs = said(Path::new(PYTHON), here, &[]);
+    assert_eq!(said(Path::new(FCGI_PYTHON), here, &[]), theirs);
+    assert_eq!(said(Path::new(FCGI_PYTHON), here, &[("VIRTUAL_ENV", &directory.path().join("none"))]), theirs);
+}

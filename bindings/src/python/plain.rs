@@ -169,8 +169,8 @@ fn c_string(text: &OsStr) -> anyhow::Result<CString> {
     CString::new(text.as_bytes()).context("an argument contains NUL")
 }
 
-/// The `python3` whose place this program takes: of the virtual environment that is active or that this program lies in,
-/// or the one that it was built with. Scripts find it as `sys.executable`, which they can start; and from where it lies
+/// The `python3` whose place this program takes: of the virtual environment that this program lies in, else of the one that
+/// is active, else the one that it was built with. Scripts find it as `sys.executable`, which they can start; and from where it lies
 /// CPython finds its library and the environment's packages.
 fn executable() -> Option<PathBuf> {
     let of = |bin: &Path| {
@@ -179,17 +179,43 @@ fn executable() -> Option<PathBuf> {
     };
     let active = std::env::var_os("VIRTUAL_ENV").filter(|v| !v.is_empty());
     let active = active.map(PathBuf::from).filter(|v| v.join("pyvenv.cfg").is_file());
-    let own = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.to_owned()));
-    let own = own.filter(|bin| bin.parent().is_some_and(|v| v.join("pyvenv.cfg").is_file()));
-    active
-        .and_then(|v| of(&v.join("bin")))
-        .or_else(|| own.and_then(|bin| of(&bin)))
+    own_environment()
+        .and_then(|bin| of(&bin))
+        .or_else(|| active.and_then(|v| of(&v.join("bin"))))
         .or_else(|| BUILT_WITH.get().map(PathBuf::from).filter(|python| python.is_file()))
 }
 
-static BUILT_WITH: OnceLock<&str> = OnceLock::new();
+/// The directory of programs of the virtual environment that this program lies in: itself, or as the link by which it was
+/// called, as `python3` is there.
+fn own_environment() -> Option<PathBuf> {
+    let own = std::env::current_exe().ok();
+    let is_environment =
+        |bin: &Path| [Some(bin), bin.parent()].into_iter().flatten().any(|v| v.join("pyvenv.cfg").is_file());
+    let called = CALLED.get().filter(|called| {
+        // A name is only what the caller says.
+        let is_own = || own.is_none() || called.canonicalize().ok() == own;
+        called.parent().is_some_and(is_environment) && is_own()
+    });
+    let own = called.or(own.as_ref()).and_then(|program| program.parent());
+    own.filter(|bin| is_environment(bin)).map(Path::to_owned)
+}
 
-/// Says which `python3` the program was built with.
+/// Which `python3` the program was built with, and the file that it was called by.
+static BUILT_WITH: OnceLock<&str> = OnceLock::new();
+static CALLED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says which `python3` the program was built with. To be called before the working directory is changed: what the program
+/// was called by may lie below it.
 pub fn built_with(executable: &'static str) {
     let _ = BUILT_WITH.set(executable);
+    let Some(name) = std::env::args_os().next().filter(|name| !name.is_empty()).map(PathBuf::from) else { return };
+    let called = if name.as_os_str().as_bytes().contains(&b'/') {
+        std::path::absolute(name).ok()
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).map(|directory| directory.join(&name)).find(|file| file.is_file())
+    };
+    if let Some(called) = called {
+        let _ = CALLED.set(called);
+    }
 }
