@@ -134,6 +134,14 @@ type: 'http'";
 }
 
 #[test]
+fn each_request_has_a_scope_of_its_own() {
+    let server = Server::new(&[]);
+    for _ in 0..3 {
+        assert_eq!(server.text("/changes"), "(None, None, False)");
+    }
+}
+
+#[test]
 fn each_request_has_a_state_of_its_own() {
     let server = Server::new(&[]);
     for _ in 0..2 {
@@ -218,6 +226,48 @@ fn bodies_come_and_go_in_pieces() {
     sending.join().unwrap();
     assert_eq!(server.told("after"), "http.disconnect");
     assert_eq!(server.text("/large").len(), 5_000_000);
+}
+
+#[test]
+fn an_answer_begins_before_the_body_has_come() {
+    let server = Server::new(&[]);
+    let mut socket = connect(&server.address);
+    let mut head = record(1, 1, &[0, 1, 0, 0, 0, 0, 0, 0]);
+    head.extend(stream(4, 1, &params(&of("/echo"))));
+    socket.write_all(&head).unwrap();
+    let mut seen = Vec::new();
+    for piece in ["one", "two", "three"] {
+        socket.write_all(&record(5, 1, piece.as_bytes())).unwrap();
+        while !seen.ends_with(piece.as_bytes()) {
+            let mut bytes = [0; 1000];
+            let count = socket.read(&mut bytes).unwrap();
+            assert!(count > 0, "it has ended: {}", String::from_utf8_lossy(&seen));
+            seen.extend(bytes[..count].iter().filter(|byte| **byte >= b' '));
+        }
+    }
+    // Its client leaves before it has said all.
+    drop(socket);
+    assert!(server.text("/hello") == "hello");
+}
+
+#[test]
+fn the_body_is_as_long_as_the_header_says() {
+    let server = Server::new(&[]);
+    let ask = |length: &str, method: &str| {
+        let mut pairs = of("/length");
+        pairs[0].1 = method.as_bytes();
+        pairs.push(("QUERY_STRING", length.as_bytes()));
+        let mut socket = connect(&server.address);
+        socket.write_all(&request(1, 1, false, &pairs, b"")).unwrap();
+        String::from_utf8_lossy(&rest(&mut *socket)).into_owned()
+    };
+    assert!(ask("6+abc+def", "GET").contains("\r\n\r\nabc"));
+    assert!(ask("6", "HEAD").contains("Content-Length: 6\r\n\r\n"));
+    for (length, error) in [("6+abc", "shorter than its"), ("2+abc", "longer than its"), ("x", "must be a number")] {
+        let text = ask(length, "GET");
+        assert!(text.contains(error), "{length}: {text}");
+        assert_eq!(text.contains("Status: 500"), length != "6+abc", "{length}: {text}");
+    }
 }
 
 #[test]

@@ -2,7 +2,10 @@
 //! to be worked on, the limits and timeouts.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +24,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Limits of the protocol.
     pub limits: Limits,
-    /// A request whose body has come this far is worked on before the body is complete. Until it is read, no more is
-    /// taken from the connection.
+    /// A request whose body has come this far is worked on before the body is complete; by an event loop, as soon as its
+    /// parameters have come. Until it is read, no more is taken from the connection.
     pub body_buffer: usize,
     /// Output is sent when this much has come together.
     pub output_buffer: usize,
@@ -83,6 +86,8 @@ pub(crate) struct Hub<C> {
     pub(crate) channels: [Option<Channel>; 2],
     /// The event loop has been woken, and has not yet looked why.
     nudged: AtomicBool,
+    /// An event loop works on the requests.
+    is_loop: AtomicBool,
     /// Output buffers for the next requests.
     buffers: Mutex<Vec<Vec<u8>>>,
 }
@@ -114,8 +119,18 @@ impl<C> Hub<C> {
             retiring: AtomicBool::new(false),
             channels: [None, None],
             nudged: AtomicBool::new(false),
+            is_loop: AtomicBool::new(false),
             buffers: Mutex::default(),
         })
+    }
+
+    /// From now on an event loop works on the requests, many at once.
+    pub(crate) fn begin_loop(&self) {
+        self.is_loop.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_loop(&self) -> bool {
+        self.is_loop.load(Relaxed)
     }
 
     /// Makes a connection with a place in the table.

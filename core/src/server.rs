@@ -143,7 +143,6 @@ impl Builder {
             is_unready: AtomicBool::new(parent.is_some()),
             turns: AtomicU64::new(0),
             at_work: AtomicUsize::new(0),
-            is_loop: AtomicBool::new(false),
             is_spent: AtomicBool::new(false),
             running: Running::new(parent.as_ref().and_then(|parent| parent.kill_after)),
             parent,
@@ -174,8 +173,6 @@ pub struct Server {
     turns: AtomicU64,
     /// Threads that work on requests; requests that an event loop works on.
     at_work: AtomicUsize,
-    /// An event loop has the server: it is never busy.
-    is_loop: AtomicBool,
     /// The parent knows that this worker asks to be replaced.
     is_spent: AtomicBool,
     running: Running,

@@ -70,6 +70,23 @@ async def at_echo(scope, receive, send):
     say("after", (await receive())["type"])
 
 
+async def at_length(scope, receive, send):
+    """Says a length, and sends these pieces."""
+    length, *pieces = scope["query_string"].split(b"+")
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"Content-Length", length)]})
+    for piece in pieces:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+async def at_changes(scope, receive, send):
+    """What another request of its own changed, it does not see."""
+    seen = scope["asgi"].get("mine"), scope.get("mine"), (b"mine", b"") in scope["headers"]
+    scope["asgi"]["mine"] = scope["mine"] = True
+    scope["headers"].append((b"mine", b""))
+    await answer(send, repr(seen).encode())
+
+
 async def at_meet(scope, receive, send):
     """Answers when all of them have come."""
     me, everybody = scope["query_string"], int(dict(scope["headers"])[b"x-all"])

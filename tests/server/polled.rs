@@ -194,12 +194,20 @@ fn a_turn_waits_for_nothing() {
     let (mut reactor, mut client, _folder) = reactor_and_client();
     assert_eq!(reactor.timeout(), None);
     let mut events = Vec::new();
-    client.send(&Wire::new().head(1, KEEP, &[]));
+    let head = Wire::new().head(1, KEEP, &[]);
+    let (begin, rest) = head.bytes.split_at(16);
+    client.writer().write_all(begin).unwrap();
     assert!(reactor.turn(&mut events).unwrap() && events.is_empty());
     assert!(reactor.timeout().is_some_and(|timeout| timeout <= Duration::from_secs(1)));
+    client.writer().write_all(rest).unwrap();
+    assert!(reactor.turn(&mut events).unwrap());
+    // It begins before its body has come.
+    let Some(Event::Request(mut request)) = events.pop() else { panic!("no request") };
+    assert_eq!(request.try_read(Input::Stdin, &mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
     client.send(&Wire::new().end(STDIN, 1));
     assert!(reactor.turn(&mut events).unwrap());
-    let Some(Event::Request(mut request)) = events.pop() else { panic!("no request") };
+    assert!(matches!(events.pop(), Some(Event::Readable(key)) if key == request.key()));
+    assert_eq!(request.try_read(Input::Stdin, &mut [0]).unwrap(), 0);
     assert_eq!((request.try_write(b"\r\nhi").unwrap(), request.written()), (4, 4));
     assert!(request.discard());
     assert_eq!(request.try_write(b"\r\nyou").unwrap(), 5);
@@ -210,6 +218,26 @@ fn a_turn_waits_for_nothing() {
     assert_eq!(client.answer(1).stdout, b"\r\nyou");
     reactor.server().drain();
     assert!(!reactor.turn(&mut events).unwrap());
+}
+
+/// What has come before the event loop began waits for nothing else.
+#[test]
+fn a_request_has_begun_before_the_loop() {
+    let folder = Folder::new();
+    let server = Arc::new(Server::builder().listen(&folder.socket()).unwrap().start().unwrap());
+    let mut client = Client::connect(&folder.socket());
+    let both = Wire::new().head(1, KEEP, &[("A", "1")]).request(2, KEEP, &[("A", "2")], b"");
+    client.send(&both);
+    let taken = server.accept().unwrap().unwrap();
+    assert_eq!(taken.params().get(b"A"), Some(&b"2"[..]));
+    let mut reactor = Reactor::new(server);
+    let mut second = reactor.adopt(taken).unwrap();
+    second.finish(0).unwrap();
+    let mut events = Vec::new();
+    assert!(reactor.turn(&mut events).unwrap());
+    let Some(Event::Request(mut first)) = events.pop() else { panic!("no request") };
+    assert_eq!(first.params().get(b"A"), Some(&b"1"[..]));
+    first.finish(0).unwrap();
 }
 
 /// Who works on a request may find that it is for an event loop.

@@ -44,7 +44,7 @@ class Lifespan:
 
     async def run(self):
         try:
-            await self.app({"type": "lifespan", "asgi": VERSIONS, "state": self.state}, self.receive, self.send)
+            await self.app({"type": "lifespan", "asgi": VERSIONS.copy(), "state": self.state}, self.receive, self.send)
         except asyncio.CancelledError:
             pass
         except BaseException:

@@ -128,12 +128,20 @@ impl Connection {
         }
     }
 
-    /// Queues a request as soon as it can be worked on: complete, or with more body than is kept.
+    /// Queues a request as soon as it can be worked on: complete, or with more body than is kept. An event loop can do
+    /// something else while it waits for the rest.
     fn queue_if_ready(self: &Arc<Self>, inbox: &mut Inbox, hub: &Hub) {
-        let outgrown = inbox.params.is_some() && inbox.held() >= hub.config.body_buffer;
-        if inbox.stage == Stage::Arriving && (inbox.is_complete() || outgrown) {
+        let can_begin = inbox.params.is_some() && (hub.is_loop() || inbox.held() >= hub.config.body_buffer);
+        if inbox.stage == Stage::Arriving && (inbox.is_complete() || can_begin) {
             inbox.stage = Stage::Queued;
             hub.request_ready(self.clone(), inbox.id, inbox.params.as_ref());
+        }
+    }
+
+    /// An event loop begins: it takes requests whose bodies have not come, too.
+    pub(crate) fn queue_begun(self: &Arc<Self>, hub: &Hub) {
+        for inbox in &mut self.lock().inboxes {
+            self.queue_if_ready(inbox, hub);
         }
     }
 

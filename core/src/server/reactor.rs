@@ -74,7 +74,10 @@ impl Reactor {
     /// Takes a server that has been started, and has `ServerConfig::threads` 1.
     pub fn new(server: Arc<Server>) -> Self {
         server.hub.rest();
-        server.is_loop.store(true, Relaxed);
+        server.hub.begin_loop();
+        for connection in server.hub.connections() {
+            connection.queue_begun(&server.hub);
+        }
         Self { server, tokens: Vec::new(), last_key: 0, last_tick: Instant::now() }
     }
 

@@ -99,7 +99,7 @@ impl Steward {
         if server.is_busy() {
             if server.hub.is_retiring() {
                 server.give_away_idle();
-            } else if !server.is_loop.load(Relaxed) {
+            } else if !server.hub.is_loop() {
                 server.give_away_waiting();
             }
         } else {

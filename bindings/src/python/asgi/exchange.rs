@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fcgi_core::request::Input;
 use fcgi_core::{Params, PolledRequest};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -33,13 +33,16 @@ struct Inner {
     /// The rest is the last.
     is_last: bool,
     is_head_request: bool,
+    /// Bytes of the body that are still to come, if the application has said how many there are.
+    left: Option<u64>,
 }
 
 impl Exchange {
     pub(super) fn new(request: PolledRequest, spooled: Option<File>) -> Self {
         let is_head_request = request.params().get(b"REQUEST_METHOD") == Some(b"HEAD");
         let (head, rest) = (Vec::new(), Vec::new());
-        Self { inner: Mutex::new(Inner { request, spooled, head, rest, taken: 0, is_last: false, is_head_request }) }
+        let inner = Inner { request, spooled, head, rest, taken: 0, is_last: false, is_head_request, left: None };
+        Self { inner: Mutex::new(inner) }
     }
 
     pub(super) fn with_params<R>(&self, f: impl FnOnce(&mut Params) -> R) -> R {
@@ -64,6 +67,22 @@ impl Inner {
         }
         self.rest.extend_from_slice(left);
         Ok(())
+    }
+
+    /// Notes that this much of the body comes, and whether more follows; an error when the header said otherwise.
+    fn count(&mut self, length: usize, more: bool) -> PyResult<()> {
+        let Some(left) = self.left else { return Ok(()) };
+        let what = match left.checked_sub(length as u64) {
+            None => "longer",
+            Some(left) => {
+                self.left = Some(left);
+                if more || left == 0 {
+                    return Ok(());
+                }
+                "shorter"
+            }
+        };
+        Err(PyRuntimeError::new_err(format!("the body is {what} than its Content-Length says")))
     }
 
     /// Writes the rest, and sends it; whether there was room for it.
@@ -110,6 +129,7 @@ impl Exchange {
         let mut head = format!("Status: {status} ").into_bytes();
         head.extend_from_slice(reason);
         head.extend_from_slice(b"\r\n");
+        let mut length = None;
         for header in headers.try_iter()? {
             let mut pair = header?.try_iter()?;
             let (Some(name), Some(value), None) = (pair.next(), pair.next(), pair.next()) else {
@@ -124,13 +144,21 @@ impl Exchange {
             if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
                 return Err(PyValueError::new_err(format!("not a header's value: {}", value.escape_ascii())));
             }
+            if name.eq_ignore_ascii_case(b"content-length") {
+                let number = std::str::from_utf8(value).ok().filter(|text| !text.starts_with('+'));
+                let error = || PyValueError::new_err("the Content-Length must be a number");
+                length = Some(number.and_then(|text| text.parse().ok()).ok_or_else(error)?);
+            }
             head.extend_from_slice(name);
             head.extend_from_slice(b": ");
             head.extend_from_slice(value);
             head.extend_from_slice(b"\r\n");
         }
         head.extend_from_slice(b"\r\n");
-        self.lock().head = head;
+        let inner = &mut *self.lock();
+        inner.head = head;
+        // These have no body (RFC 9110, section 6.4.1).
+        inner.left = length.filter(|_| !inner.is_head_request && !matches!(status, 204 | 304));
         Ok(())
     }
 
@@ -139,6 +167,7 @@ impl Exchange {
     fn write(&self, body: &Bound<'_, PyAny>, more: bool) -> PyResult<bool> {
         let body = ffi::as_bytes(body)?;
         let inner = &mut *self.lock();
+        inner.count(body.as_bytes().len(), more)?;
         let head = std::mem::take(&mut inner.head);
         inner.write(&head)?;
         if !inner.is_head_request {

@@ -39,6 +39,11 @@ impl Scopes {
     /// What is known of a request.
     fn of<'py>(&self, py: Python<'py>, exchange: &Exchange) -> PyResult<Bound<'py, PyDict>> {
         let scope = self.template.bind(py).copy()?;
+        // What an application changes in it is not to meet another request.
+        let versions = scope.get_item(intern!(py, "asgi"))?;
+        if let Some(versions) = versions.as_ref().and_then(|v| v.cast::<PyDict>().ok()) {
+            scope.set_item(intern!(py, "asgi"), versions.copy()?)?;
+        }
         exchange.with_params(|params| {
             wsgi::put_right(params, Some(&self.file));
             self.fill(&scope, params)

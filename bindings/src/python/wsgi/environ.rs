@@ -142,7 +142,6 @@ impl Environs {
             (intern!(py, "SCRIPT_NAME"), intern!(py, "")),
             (intern!(py, "PATH_INFO"), intern!(py, "")),
             (intern!(py, "QUERY_STRING"), intern!(py, "")),
-            (intern!(py, "SERVER_NAME"), intern!(py, "localhost")),
             (intern!(py, "SERVER_PORT"), intern!(py, "80")),
             (intern!(py, "SERVER_PROTOCOL"), intern!(py, "HTTP/1.1")),
         ] {

@@ -14,6 +14,7 @@ use fcgi_core::gateway::percent_decoded;
 /// | lighttpd, a program for `/a` | `SCRIPT_NAME` `/a`, no `PATH_INFO` or `/b` | just that |
 /// | Apache, `ProxyPass "/a/" "fcgi://app/"` | `SCRIPT_NAME` `/a/b`, `SCRIPT_FILENAME` `/b` | `/a` and `/b` |
 pub(in crate::python) fn put_right(params: &mut Params, file: Option<&[u8]>) {
+    name_server(params);
     let Some(file) = file else { return };
     let name = params.get(b"SCRIPT_NAME").unwrap_or_default();
     if name.is_empty() {
@@ -40,6 +41,20 @@ pub(in crate::python) fn put_right(params: &mut Params, file: Option<&[u8]>) {
     params.set(b"PATH_INFO", &info);
 }
 
+/// `SERVER_NAME` is never empty (PEP 3333, "environ Variables"): nginx without a `server_name` has none. It is what the client calls
+/// the server, or else its address.
+fn name_server(params: &mut Params) {
+    if params.get(b"SERVER_NAME").is_some_and(|name| !name.is_empty()) {
+        return;
+    }
+    let host = params.get(b"HTTP_HOST").unwrap_or_default();
+    let port = host.iter().rposition(|b| *b == b':').filter(|at| host[at + 1..].iter().all(u8::is_ascii_digit));
+    let host = &host[..port.unwrap_or(host.len())];
+    let name = [host, params.get(b"SERVER_ADDR").unwrap_or_default()].into_iter().find(|name| !name.is_empty());
+    let name = name.unwrap_or(b"localhost").to_vec();
+    params.set(b"SERVER_NAME", &name);
+}
+
 /// How long the part of a path is that mod_proxy_fcgi has for the application: what stands before the path of the URL to which
 /// it is mapped.
 fn place_of_proxy(params: &Params, name: &[u8]) -> usize {
@@ -61,6 +76,24 @@ fn path_of_uri(params: &Params) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_server_has_a_name() {
+        for (pairs, name) in [
+            (&[("SERVER_NAME", "a.example"), ("HTTP_HOST", "b.example")][..], "a.example"),
+            (&[("SERVER_NAME", ""), ("HTTP_HOST", "b.example:81")], "b.example"),
+            (&[("SERVER_NAME", ""), ("HTTP_HOST", "[::1]"), ("SERVER_ADDR", "::1")], "[::1]"),
+            (&[("SERVER_NAME", ""), ("HTTP_HOST", ""), ("SERVER_ADDR", "192.0.2.1")], "192.0.2.1"),
+            (&[], "localhost"),
+        ] {
+            let mut params = Params::new();
+            for (name, value) in pairs {
+                params.set(name.as_bytes(), value.as_bytes());
+            }
+            put_right(&mut params, None);
+            assert_eq!(params.get(b"SERVER_NAME"), Some(name.as_bytes()), "{pairs:?}");
+        }
+    }
 
     #[test]
     fn the_application_has_a_part_of_the_path() {
