@@ -347,3 +347,23 @@ fn the_environment_that_it_lies_in() {
     assert_eq!(said(Path::new(FCGI_PYTHON), here, &[]), theirs);
     assert_eq!(said(Path::new(FCGI_PYTHON), here, &[("VIRTUAL_ENV", &directory.path().join("none"))]), theirs);
 }
+
+/// Python runs faster when the program contains it; extension modules find it there, too.
+#[test]
+fn the_library_is_part_of_the_program_where_it_can_be() {
+    let says = |program: &str, code: &str| {
+        let output = Command::new(program).args(["-c", code]).output().unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let archive = "import os, sysconfig as s
+print(os.path.isfile(os.path.join(s.get_config_var('LIBPL'), s.get_config_var('LIBRARY'))))";
+    let apart = "print('libpython' not in open('/proc/self/maps').read())";
+    assert_eq!(says(FCGI_PYTHON, apart), says(PYTHON, archive));
+    let imports = "import ctypes, sys
+import _ctypes, _decimal, _ssl
+get = ctypes.pythonapi.Py_GetVersion
+get.restype = ctypes.c_char_p
+print(get().decode() == sys.version)";
+    assert_eq!(says(FCGI_PYTHON, imports), "True\n");
+}

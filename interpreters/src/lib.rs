@@ -62,6 +62,8 @@ pub struct Language {
     pub own: OwnOptions,
     /// Serves a program that runs many requests at once, in the calling thread; false when the command line names none.
     pub event_loop: fn(&Setup, &Arc<Server>) -> anyhow::Result<bool>,
+    /// A warning when the interpreter is older than what it uses.
+    pub outdated: fn() -> Option<String>,
     /// Where the interpreter runs before its options are known: starts the program anew with them, before the rest of the
     /// command line, in place of this process. Comes back when that fails.
     pub afresh: Option<fn(&Setup, &[OsString]) -> anyhow::Error>,

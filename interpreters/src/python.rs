@@ -26,6 +26,7 @@ pub fn language() -> Language {
         },
         version: binding::version,
         event_loop: binding::serve_asgi,
+        outdated: || None,
         afresh: None,
         preload: Some(Preload { load: binding::preload, around_fork: binding::around_fork }),
         plain: binding::run_plain,

@@ -137,6 +137,9 @@ fn serve(order: &Order<'_>, sockets: Sockets, mut kept: Kept) -> anyhow::Result<
         for listener in sockets.all() {
             tracing::info!("listening on {}", listener.address());
         }
+        if let Some(warning) = (order.language.outdated)() {
+            tracing::warn!("{warning}");
+        }
     }
     // The front has threads, and a process with threads cannot be forked.
     let forks_behind_front = options.listening.http.is_some() && setup(order).isolation == Isolation::Fork;

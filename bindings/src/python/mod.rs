@@ -52,5 +52,5 @@ pub use engine::{compile, interpreter};
 pub use extension::{afresh, run as run_plain, start, version};
 pub use module::add_to;
 #[cfg(not(feature = "python-extension"))]
-pub use plain::{built_with, run as run_plain, start, version};
+pub use plain::{built_with, outdated, run as run_plain, start, version};
 pub use preload::{around_fork, preload};

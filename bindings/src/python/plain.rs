@@ -3,6 +3,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -182,7 +183,7 @@ fn executable() -> Option<PathBuf> {
     own_environment()
         .and_then(|bin| of(&bin))
         .or_else(|| active.and_then(|v| of(&v.join("bin"))))
-        .or_else(|| BUILT_WITH.get().map(PathBuf::from).filter(|python| python.is_file()))
+        .or_else(|| BUILT_WITH.get().map(|(python, _)| PathBuf::from(python)).filter(|python| python.is_file()))
 }
 
 /// The directory of programs of the virtual environment that this program lies in: itself, or as the link by which it was
@@ -200,14 +201,15 @@ fn own_environment() -> Option<PathBuf> {
     own.filter(|bin| is_environment(bin)).map(Path::to_owned)
 }
 
-/// Which `python3` the program was built with, and the file that it was called by.
-static BUILT_WITH: OnceLock<&str> = OnceLock::new();
+/// Which `python3` the program was built with and what that was then, and the file that it was called by.
+static BUILT_WITH: OnceLock<(&str, Option<&str>)> = OnceLock::new();
 static CALLED: OnceLock<PathBuf> = OnceLock::new();
 
-/// Says which `python3` the program was built with. To be called before the working directory is changed: what the program
-/// was called by may lie below it.
-pub fn built_with(executable: &'static str) {
-    let _ = BUILT_WITH.set(executable);
+/// Says which `python3` the program was built with. If the program holds a copy of it: its length in bytes and the time when
+/// it was last changed, in seconds since 1970, with a space between. To be called before the working directory is changed:
+/// what the program was called by may lie below it.
+pub fn built_with(executable: &'static str, stamp: Option<&'static str>) {
+    let _ = BUILT_WITH.set((executable, stamp));
     let Some(name) = std::env::args_os().next().filter(|name| !name.is_empty()).map(PathBuf::from) else { return };
     let called = if name.as_os_str().as_bytes().contains(&b'/') {
         std::path::absolute(name).ok()
@@ -218,4 +220,17 @@ pub fn built_with(executable: &'static str) {
     if let Some(called) = called {
         let _ = CALLED.set(called);
     }
+}
+
+/// Says so when the `python3` that the program holds a copy of has been updated since: the copy has not, but the library
+/// that it uses.
+pub fn outdated() -> Option<String> {
+    let &(executable, stamp) = BUILT_WITH.get()?;
+    let metadata = std::fs::metadata(executable).ok()?;
+    let is_same = stamp? == format!("{} {}", metadata.len(), metadata.mtime());
+    (!is_same).then(|| {
+        format!(
+            "{executable} has been updated since this program was built, which is part of it: build the program again"
+        )
+    })
 }

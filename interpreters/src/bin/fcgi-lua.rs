@@ -18,6 +18,7 @@ fn main() -> std::process::ExitCode {
         version: lua::version,
         start: |_| Ok(()),
         event_loop: |_, _| Ok(false),
+        outdated: || None,
         afresh: None,
         preload: None,
         plain: lua::run_plain,

@@ -22,6 +22,7 @@ fn main() -> std::process::ExitCode {
         version: rhai::version,
         start: |_| Ok(()),
         event_loop: |_, _| Ok(false),
+        outdated: || None,
         afresh: None,
         preload: None,
         plain: rhai::run_plain,
