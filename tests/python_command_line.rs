@@ -1,6 +1,7 @@
 //! The command line of `python3`: each line is given to the real `python3` and to `fcgi-python`, which must do the same.
 
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -308,44 +309,69 @@ fn closed_descriptors_stay_closed() {
     }
 }
 
+/// What a program finds around itself, called as a shell calls it.
+fn finds(program: impl AsRef<Path>, from: &Path, variables: &[(&str, &Path)]) -> String {
+    let script = "import sys, subprocess\nprint(sys.prefix, sys.base_prefix, sys.executable, sys.path)\n\
+                  subprocess.run([sys.executable, '-c', 'import sys; print(sys.prefix)'])";
+    let mut command = Command::new("/bin/sh");
+    command.env_clear().env("PATH", "/usr/bin:/bin").envs(variables.iter().copied()).current_dir(from);
+    command.args(["-c", "exec \"$0\" -uc \"$1\""]).arg(program.as_ref()).arg(script);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{:?}: {}", program.as_ref(), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
 fn the_environment_that_it_lies_in() {
     let directory = Directory::new();
-    let made = |name: &str, home: &str| {
-        let environment = directory.path().join(name);
+    let here = directory.path();
+    let home = Path::new(PYTHON).parent().unwrap().to_str().unwrap();
+    let [linked, copied, active] = ["linked", "copied", "active"].map(|name| {
+        let environment = here.join(name);
         std::fs::create_dir_all(environment.join("bin")).unwrap();
         directory.file(&format!("{name}/pyvenv.cfg"), format!("home = {home}\n"));
-        std::os::unix::fs::symlink(PYTHON, environment.join("bin/python3")).unwrap();
+        symlink(PYTHON, environment.join("bin/python3")).unwrap();
         environment
-    };
-    let home = Path::new(PYTHON).parent().unwrap().to_str().unwrap();
-    let [linked, copied, active] = ["linked", "copied", "active"].map(|name| made(name, home));
-    std::os::unix::fs::symlink(FCGI_PYTHON, linked.join("bin/fcgi-python")).unwrap();
+    });
+    symlink(FCGI_PYTHON, linked.join("bin/fcgi-python")).unwrap();
     std::fs::copy(FCGI_PYTHON, copied.join("bin/fcgi-python")).unwrap();
-    let script = "import sys; print(sys.prefix, sys.base_prefix, sys.executable, sys.path)";
-    let said = |program: &Path, from: &Path, variables: &[(&str, &Path)]| {
-        let mut command = Command::new("/bin/sh");
-        command.env_clear().env("PATH", "/usr/bin:/bin").envs(variables.iter().copied()).current_dir(from);
-        let output = command.args(["-c", "exec \"$0\" -c \"$1\""]).arg(program).arg(script).output().unwrap();
-        assert!(output.status.success(), "{program:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let here = directory.path();
     for environment in [&linked, &copied] {
-        let theirs = said(&environment.join("bin/python3"), here, &[]);
-        assert!(theirs.starts_with(&*environment.to_string_lossy()), "{theirs}");
         let bin = environment.join("bin");
-        assert_eq!(said(&bin.join("fcgi-python"), here, &[]), theirs);
-        assert_eq!(said(Path::new("./fcgi-python"), &bin, &[]), theirs);
-        assert_eq!(said(Path::new("fcgi-python"), here, &[("PATH", &bin)]), theirs);
+        let theirs = finds(bin.join("python3"), here, &[]);
+        assert!(theirs.starts_with(&*environment.to_string_lossy()), "{theirs}");
+        assert_eq!(finds(bin.join("fcgi-python"), here, &[]), theirs);
+        assert_eq!(finds("./fcgi-python", &bin, &[]), theirs);
+        assert_eq!(finds("fcgi-python", here, &[("PATH", &bin)]), theirs);
         // Another one is active, which is nothing to a python3 of this one.
-        assert_eq!(said(&bin.join("fcgi-python"), here, &[("VIRTUAL_ENV", &active)]), theirs);
+        assert_eq!(finds(bin.join("fcgi-python"), here, &[("VIRTUAL_ENV", &active)]), theirs);
     }
-    let theirs = said(&active.join("bin/python3"), here, &[]);
-    assert_eq!(said(Path::new(FCGI_PYTHON), here, &[("VIRTUAL_ENV", &active)]), theirs);
-    let theirs = said(Path::new(PYTHON), here, &[]);
-    assert_eq!(said(Path::new(FCGI_PYTHON), here, &[]), theirs);
-    assert_eq!(said(Path::new(FCGI_PYTHON), here, &[("VIRTUAL_ENV", &directory.path().join("none"))]), theirs);
+    let theirs = finds(active.join("bin/python3"), here, &[]);
+    assert_eq!(finds(FCGI_PYTHON, here, &[("VIRTUAL_ENV", &active)]), theirs);
+    let theirs = finds(PYTHON, here, &[]);
+    assert_eq!(finds(FCGI_PYTHON, here, &[]), theirs);
+    assert_eq!(finds(FCGI_PYTHON, here, &[("VIRTUAL_ENV", &here.join("none"))]), theirs);
+}
+
+#[test]
+fn the_installation_whose_python3_it_is() {
+    let directory = Directory::new();
+    let library =
+        Command::new(PYTHON).args(["-Ic", "import os; print(os.path.dirname(os.__file__))"]).output().unwrap();
+    let library = String::from_utf8(library.stdout).unwrap();
+    let library = Path::new(library.trim());
+    let [theirs, ours] = [PYTHON, FCGI_PYTHON].map(|program| {
+        let prefix = directory.path().join(if program == PYTHON { "theirs" } else { "ours" });
+        let [bin, lib] = ["bin", "lib"].map(|name| prefix.join(name));
+        for made in [&bin, &lib] {
+            std::fs::create_dir_all(made).unwrap();
+        }
+        symlink(library, lib.join(library.file_name().unwrap())).unwrap();
+        std::fs::copy(program, bin.join("python3")).unwrap();
+        let found = finds(bin.join("python3"), directory.path(), &[]);
+        assert!(found.starts_with(&*prefix.to_string_lossy()), "{found}");
+        found.replace(prefix.to_str().unwrap(), "PREFIX")
+    });
+    assert_eq!(ours, theirs);
 }
 
 /// Python runs faster when the program contains it; extension modules find it there, too.

@@ -24,6 +24,8 @@ mod channel;
 mod descriptors;
 mod dict;
 mod engine;
+#[cfg(not(feature = "python-extension"))]
+mod executable;
 #[cfg(feature = "python-extension")]
 mod extension;
 mod ffi;
@@ -48,9 +50,11 @@ mod wsgi;
 
 pub use asgi::serve_asgi;
 pub use engine::{compile, interpreter};
+#[cfg(not(feature = "python-extension"))]
+pub use executable::{built_with, outdated};
 #[cfg(feature = "python-extension")]
 pub use extension::{afresh, run as run_plain, start, version};
 pub use module::add_to;
 #[cfg(not(feature = "python-extension"))]
-pub use plain::{built_with, outdated, run as run_plain, start, version};
+pub use plain::{run as run_plain, start, version};
 pub use preload::{around_fork, preload};

@@ -3,9 +3,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, bail};
@@ -15,6 +13,7 @@ use pyo3::prelude::*;
 
 use super::application;
 use super::engine;
+use super::executable;
 use super::module::{self, sources};
 use super::own;
 
@@ -129,7 +128,7 @@ fn initialize(setup: &Setup) -> anyhow::Result<Option<u8>> {
     let words: Vec<CString> = words.iter().map(|w| c_string(w)).collect::<anyhow::Result<_>>()?;
     let pointers: Vec<*mut std::ffi::c_char> = words.iter().map(|w| w.as_ptr().cast_mut()).collect();
     let count = pointers.len() as ffi::Py_ssize_t;
-    let executable = executable().map(|path| c_string(path.as_os_str())).transpose()?;
+    let executable = executable::find(&version()).map(|path| c_string(path.as_os_str())).transpose()?;
     // SAFETY: the configurations are initialized before they are used and cleared after; the strings outlive the calls.
     unsafe {
         let mut before: ffi::PyPreConfig = std::mem::zeroed();
@@ -168,69 +167,4 @@ fn ended(status: ffi::PyStatus) -> Option<u8> {
 
 fn c_string(text: &OsStr) -> anyhow::Result<CString> {
     CString::new(text.as_bytes()).context("an argument contains NUL")
-}
-
-/// The `python3` whose place this program takes: of the virtual environment that this program lies in, else of the one that
-/// is active, else the one that it was built with. Scripts find it as `sys.executable`, which they can start; and from where it lies
-/// CPython finds its library and the environment's packages.
-fn executable() -> Option<PathBuf> {
-    let of = |bin: &Path| {
-        let python = bin.join("python3");
-        python.is_file().then_some(python)
-    };
-    let active = std::env::var_os("VIRTUAL_ENV").filter(|v| !v.is_empty());
-    let active = active.map(PathBuf::from).filter(|v| v.join("pyvenv.cfg").is_file());
-    own_environment()
-        .and_then(|bin| of(&bin))
-        .or_else(|| active.and_then(|v| of(&v.join("bin"))))
-        .or_else(|| BUILT_WITH.get().map(|(python, _)| PathBuf::from(python)).filter(|python| python.is_file()))
-}
-
-/// The directory of programs of the virtual environment that this program lies in: itself, or as the link by which it was
-/// called, as `python3` is there.
-fn own_environment() -> Option<PathBuf> {
-    let own = std::env::current_exe().ok();
-    let is_environment =
-        |bin: &Path| [Some(bin), bin.parent()].into_iter().flatten().any(|v| v.join("pyvenv.cfg").is_file());
-    let called = CALLED.get().filter(|called| {
-        // A name is only what the caller says.
-        let is_own = || own.is_none() || called.canonicalize().ok() == own;
-        called.parent().is_some_and(is_environment) && is_own()
-    });
-    let own = called.or(own.as_ref()).and_then(|program| program.parent());
-    own.filter(|bin| is_environment(bin)).map(Path::to_owned)
-}
-
-/// Which `python3` the program was built with and what that was then, and the file that it was called by.
-static BUILT_WITH: OnceLock<(&str, Option<&str>)> = OnceLock::new();
-static CALLED: OnceLock<PathBuf> = OnceLock::new();
-
-/// Says which `python3` the program was built with. If the program holds a copy of it: its length in bytes and the time when
-/// it was last changed, in seconds since 1970, with a space between. To be called before the working directory is changed:
-/// what the program was called by may lie below it.
-pub fn built_with(executable: &'static str, stamp: Option<&'static str>) {
-    let _ = BUILT_WITH.set((executable, stamp));
-    let Some(name) = std::env::args_os().next().filter(|name| !name.is_empty()).map(PathBuf::from) else { return };
-    let called = if name.as_os_str().as_bytes().contains(&b'/') {
-        std::path::absolute(name).ok()
-    } else {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).map(|directory| directory.join(&name)).find(|file| file.is_file())
-    };
-    if let Some(called) = called {
-        let _ = CALLED.set(called);
-    }
-}
-
-/// Says so when the `python3` that the program holds a copy of has been updated since: the copy has not, but the library
-/// that it uses.
-pub fn outdated() -> Option<String> {
-    let &(executable, stamp) = BUILT_WITH.get()?;
-    let metadata = std::fs::metadata(executable).ok()?;
-    let is_same = stamp? == format!("{} {}", metadata.len(), metadata.mtime());
-    (!is_same).then(|| {
-        format!(
-            "{executable} has been updated since this program was built, which is part of it: build the program again"
-        )
-    })
 }
