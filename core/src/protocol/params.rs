@@ -12,13 +12,13 @@ use std::ops::Range;
 /// params.set(b"REQUEST_METHOD", b"GET");
 /// assert_eq!(params.get(b"REQUEST_METHOD"), Some(&b"GET"[..]));
 /// ```
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Params {
     bytes: Vec<u8>,
     pairs: Vec<Pair>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Pair {
     /// The name's fingerprint: it is looked for by this first.
     print: u32,
@@ -176,6 +176,39 @@ impl Params {
         self.find(name).map(|at| self.pairs.remove(at)).is_some()
     }
 
+    /// Where the values differ from those of another request, as numbers of pairs; `None` when not all names are the same, in
+    /// the same order. One request mostly has the names of the one before, and most of its values.
+    ///
+    /// ```
+    /// let params = |query: &str| fcgi_core::Params::from_iter([("REQUEST_METHOD", "GET"), ("QUERY_STRING", query)]);
+    /// assert_eq!(params("a").differences(&params("b")), Some(vec![1]));
+    /// assert_eq!(params("a").differences(&fcgi_core::Params::new()), None);
+    /// ```
+    pub fn differences(&self, other: &Self) -> Option<Vec<usize>> {
+        let mut different = Vec::new();
+        if self.bytes == other.bytes && self.pairs == other.pairs {
+            return Some(different);
+        }
+        if self.len() != other.len() {
+            return None;
+        }
+        for (at, (one, another)) in self.pairs.iter().zip(&other.pairs).enumerate() {
+            if self.slice(&one.name) != other.slice(&another.name) {
+                return None;
+            }
+            if self.slice(&one.value) != other.slice(&another.value) {
+                different.push(at);
+            }
+        }
+        Some(different)
+    }
+
+    /// The name and the value of a pair, by its number. Panics when there are not as many.
+    pub fn pair(&self, at: usize) -> (&[u8], &[u8]) {
+        let pair = &self.pairs[at];
+        (self.slice(&pair.name), self.slice(&pair.value))
+    }
+
     /// How many variables there are.
     pub fn len(&self) -> usize {
         self.pairs.len()
@@ -196,6 +229,17 @@ impl Params {
         for (name, value) in self {
             encode_pair(name, value, out);
         }
+    }
+}
+
+impl Clone for Params {
+    fn clone(&self) -> Self {
+        Self { bytes: self.bytes.clone(), pairs: self.pairs.clone() }
+    }
+
+    fn clone_from(&mut self, other: &Self) {
+        self.bytes.clone_from(&other.bytes);
+        self.pairs.clone_from(&other.pairs);
     }
 }
 

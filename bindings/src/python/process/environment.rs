@@ -29,8 +29,9 @@ pub(in crate::python) struct Environment {
 
 #[derive(Default)]
 struct State {
-    /// Names and values of the last request.
-    pairs: Vec<Pair>,
+    /// The variables of the last request, and of those that can be in an environment what Python has for name and value.
+    params: Params,
+    objects: Vec<Objects>,
     /// Its environment as it was before its script ran.
     last: Option<Py<PyDict>>,
     block: Block,
@@ -50,11 +51,9 @@ enum Owner {
     Application(usize),
 }
 
-struct Pair {
-    name: Vec<u8>,
-    key: Py<PyBytes>,
-    value: Vec<u8>,
-    bytes: Py<PyBytes>,
+struct Objects {
+    name: Py<PyBytes>,
+    value: Py<PyBytes>,
 }
 
 /// What `environ` points to.
@@ -97,34 +96,40 @@ impl Block {
     }
 }
 
+/// Those of a request's variables that can be in an environment.
+fn variables(params: &Params) -> impl Iterator<Item = (&[u8], &[u8])> {
+    params.iter().filter(|(name, value)| fits(name, value))
+}
+
 /// What can be in an environment.
 fn fits(name: &[u8], value: &[u8]) -> bool {
     !name.is_empty() && !name.contains(&b'=') && !name.contains(&0) && !value.contains(&0)
 }
 
 impl State {
+    /// The variables that can be in an environment.
+    fn variables(&self) -> impl Iterator<Item = ((&[u8], &[u8]), &Objects)> {
+        variables(&self.params).zip(&self.objects)
+    }
+
     /// Takes over the values of a request; false when its variables have other names than those of the last one.
     fn update(&mut self, py: Python<'_>, params: &Params) -> PyResult<bool> {
         let Some(last) = &self.last else { return Ok(false) };
-        if params.len() != self.pairs.len() {
+        let Some(different) = params.differences(&self.params) else { return Ok(false) };
+        if different.is_empty() {
+            return Ok(true);
+        }
+        let has_all = self.objects.len() == params.len();
+        if !has_all || different.iter().any(|&at| params.pair(at).1.contains(&0)) {
             return Ok(false);
         }
-        for ((name, value), pair) in params.iter().zip(&mut self.pairs) {
-            if pair.name != name {
-                return Ok(false);
-            }
-            if pair.value != value {
-                if value.contains(&0) {
-                    return Ok(false);
-                }
-                self.owner = Owner::Nobody;
-                let bytes = PyBytes::new(py, value).unbind();
-                last.bind(py).set_item(&pair.key, &bytes)?;
-                pair.bytes = bytes;
-                pair.value.clear();
-                pair.value.extend_from_slice(value);
-            }
+        self.owner = Owner::Nobody;
+        for at in different {
+            let value = PyBytes::new(py, params.pair(at).1).unbind();
+            last.bind(py).set_item(&self.objects[at].name, &value)?;
+            self.objects[at].value = value;
         }
+        self.params.clone_from(params);
         Ok(true)
     }
 
@@ -133,16 +138,21 @@ impl State {
         // What goes wrong on the way must not be taken for whole.
         (self.last, self.owner) = (None, Owner::Nobody);
         let last = base.copy()?;
-        let mut former = std::mem::take(&mut self.pairs).into_iter();
-        for (name, value) in params.iter().filter(|(name, value)| fits(name, value)) {
-            let (key, former) = match former.next().filter(|pair| pair.name == name) {
-                Some(pair) => (pair.key, (pair.value == value).then_some(pair.bytes)),
-                None => (PyBytes::new(py, name).unbind(), None),
+        let mut former_params = std::mem::take(&mut self.params);
+        let mut former = variables(&former_params).zip(std::mem::take(&mut self.objects));
+        for (name, value) in variables(params) {
+            let (known, value_known) = match former.next().filter(|((known, _), _)| *known == name) {
+                Some(((_, former), objects)) => (Some(objects.name), (former == value).then_some(objects.value)),
+                None => (None, None),
             };
-            let bytes = former.unwrap_or_else(|| PyBytes::new(py, value).unbind());
-            last.set_item(&key, &bytes)?;
-            self.pairs.push(Pair { name: name.to_vec(), key, value: value.to_vec(), bytes });
+            let name = known.unwrap_or_else(|| PyBytes::new(py, name).unbind());
+            let value = value_known.unwrap_or_else(|| PyBytes::new(py, value).unbind());
+            last.set_item(&name, &value)?;
+            self.objects.push(Objects { name, value });
         }
+        drop(former);
+        former_params.clone_from(params);
+        self.params = former_params;
         self.last = Some(last.unbind());
         Ok(())
     }
@@ -168,14 +178,14 @@ impl Environment {
             state.renew(py, self.base_dict.bind(py), params)?;
         }
         if self.is_process {
-            let State { pairs, block, previous, owner, .. } = &mut *state;
+            let State { block, previous, owner, .. } = &mut *state;
             if *owner != Owner::Request {
                 std::mem::swap(block, previous);
                 // Those of the process that the request does not have.
-                let overlaid = pairs.iter().any(|pair| self.base_names.contains(&pair.name));
+                let overlaid = params.iter().any(|(name, _)| self.base_names.contains(name));
                 let base = self.base.iter().filter(|(name, _)| !overlaid || params.get(name).is_none());
                 let base = base.map(|(name, value)| (&**name, &**value));
-                block.fill(base.chain(pairs.iter().map(|pair| (&*pair.name, &*pair.value))));
+                block.fill(base.chain(variables(params)));
                 *owner = Owner::Request;
             }
             block.give();
@@ -193,16 +203,11 @@ impl Environment {
     ) -> PyResult<Py<PyDict>> {
         let kept = current.copy()?;
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        for Pair { name, key, bytes, .. } in &state.pairs {
+        for ((name, _), Objects { name: key, value }) in state.variables() {
             // Who sets a variable sets another object.
-            if kept.get_item(key)?.is_some_and(|now| now.is(bytes)) {
-                match self
-                    .base_names
-                    .contains(name)
-                    .then(|| self.base_dict.bind(py).get_item(key))
-                    .transpose()?
-                    .flatten()
-                {
+            if kept.get_item(key)?.is_some_and(|now| now.is(value)) {
+                let is_own = self.base_names.contains(name);
+                match is_own.then(|| self.base_dict.bind(py).get_item(key)).transpose()?.flatten() {
                     Some(own) => kept.set_item(key, own)?,
                     None => kept.del_item(key)?,
                 }
