@@ -418,6 +418,35 @@ fn startup_and_shutdown() {
 }
 
 #[test]
+fn a_startup_that_fails_or_does_not_end() {
+    let answers = "def answer(scope, receive, send):
+    return really(scope, receive, send)
+async def really(scope, receive, send):
+    await send({'type': 'http.response.start', 'status': 200})
+    await send({'type': 'http.response.body', 'body': b'served'})
+";
+    // What raises is served as one that knows nothing of all this, but not without a word. A plain function may be one, too.
+    let directory = Directory::new();
+    let source = format!(
+        "{answers}def app(scope, receive, send):\n    return (start if scope['type'] == 'lifespan' else answer)(scope, receive, send)\n\
+         async def start(scope, receive, send):\n    await receive()\n    raise ValueError('no database')\n"
+    );
+    directory.file("raises.py", source);
+    let mut server = Server::start(directory, &["--app", "raises"]);
+    assert_eq!(server.text("/"), "served");
+    let log = server.stop();
+    assert!(log.contains("startup ended in an exception") && log.contains("ValueError: no database"), "{log}");
+
+    let directory = Directory::new();
+    let begun = "import asyncio\nasync def app(scope, receive, send):\n    await receive()\n    open('begun', 'w').close()\n    \
+                 await asyncio.sleep(1000)\n";
+    directory.file("hangs.py", begun);
+    let mut server = Server::unready(directory, &["--app", "hangs"]);
+    server.told("begun");
+    server.stop();
+}
+
+#[test]
 fn what_has_begun_is_finished_when_it_stops() {
     for arguments in [&[][..], &["--workers", "1"]] {
         let mut server = Server::new(arguments);

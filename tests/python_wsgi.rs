@@ -251,6 +251,20 @@ fn a_generator_whose_client_has_gone_is_closed() {
 }
 
 #[test]
+fn of_a_file_as_much_is_sent_as_the_header_says() {
+    let directory = Directory::new();
+    let file = directory.file("file", "before and behind");
+    let source = format!(
+        "def app(environ, start_response):\n    start_response('200 OK', [('Content-Length', '3')])\n    \
+         file = open({:?}, 'rb')\n    file.seek(7)\n    return environ['wsgi.file_wrapper'](file)\n",
+        file.display().to_string()
+    );
+    let (address, _runner) = serve(&directory, &source);
+    let reply = call(&address, &[], b"");
+    assert_eq!((&reply.text()[..], &reply.errors()[..]), ("Status: 200 OK\r\nContent-Length: 3\r\n\r\nand", ""));
+}
+
+#[test]
 fn a_file_is_sent_in_pieces_and_closed() {
     let directory = Directory::new();
     let file = directory.file("file", vec![b'f'; 3 << 20]);

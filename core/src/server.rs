@@ -25,7 +25,7 @@ use crate::connection::{Connection, Hub};
 use crate::exchange::Exchange;
 use crate::hub::{self, Config};
 use crate::listener::{AllowList, ListenError, Listener};
-use crate::poll::Token;
+use crate::poll::{self, Interest, Token};
 use crate::request::Request;
 use crate::scoreboard::Counter;
 use crate::supervisor::Link;
@@ -311,6 +311,15 @@ impl Server {
     /// Whether the server has been told to stop.
     pub fn is_draining(&self) -> bool {
         self.hub.is_draining()
+    }
+
+    /// Whether the server has been told to stop, or is as soon as somebody asks it for requests. It costs a system call.
+    pub fn is_to_drain(&self) -> bool {
+        let signal = self.drain_on.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = |fd| {
+            poll::wait_for(fd, Interest { read: true, write: false }, Some(Duration::ZERO)).is_ok_and(|there| there)
+        };
+        self.is_draining() || signal.as_ref().is_some_and(is_there)
     }
 
     /// Whether answers that no request's thread waits for are still on their way.

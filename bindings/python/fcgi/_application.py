@@ -66,9 +66,11 @@ def interface(application):
     if inspect.iscoroutinefunction(application) or inspect.iscoroutinefunction(call):
         return "asgi"
     try:
-        inspect.signature(application).bind(None, None)
+        signature = inspect.signature(application)
+        signature.bind(None, None)
     except TypeError:
-        return None
+        # A plain function may give what another one awaits.
+        return "asgi" if tuple(signature.parameters) == ("scope", "receive", "send") else None
     except ValueError:
         pass
     return "wsgi"

@@ -107,7 +107,8 @@ def close(loop):
 
 async def run(reactor, app, spec, script, first, *, shutdown_timeout, request_timeout, slow_after, display_errors, reload):
     lifespan = Lifespan(app)
-    await lifespan.start()
+    if not await has_started(lifespan, reactor):
+        return
     # From here on requests are taken; until now they wait in the listener.
     file = os.path.basename(script or "")
     server = Server(reactor, lifespan, file, shutdown_timeout, request_timeout, slow_after, display_errors)
@@ -119,6 +120,18 @@ async def run(reactor, app, spec, script, first, *, shutdown_timeout, request_ti
     if server.renewal is not None:
         await server.renewal.stop()
     await server.lifespan.stop()
+
+
+async def has_started(lifespan, reactor):
+    """Waits until the application has started; gives False when the server is told to stop before."""
+    starting = asyncio.ensure_future(lifespan.start())
+    while not (await asyncio.wait([starting], timeout=TICK))[0]:
+        if reactor.is_to_drain:
+            lifespan.task.cancel()
+            await asyncio.wait([lifespan.task], timeout=GRACE)
+            return False
+    starting.result()
+    return True
 
 
 def renewal(server, spec, script):

@@ -48,8 +48,10 @@ class Lifespan:
         except asyncio.CancelledError:
             pass
         except BaseException:
-            # Before the startup is complete it says that the application knows nothing of all this.
-            if self.started.done() and self.failure is None:
+            # Without a question it says that the application knows nothing of all this.
+            if self.asked and self.failure is None:
+                if not self.started.done():
+                    print("the application's startup ended in an exception; it is served nevertheless", file=sys.stderr)
                 traceback.print_exc()
         finally:
             for future in (self.started, self.stopped):

@@ -194,6 +194,12 @@ impl Reactor {
         self.with(|turning| turning.reactor.server().is_draining())
     }
 
+    /// Whether it has been, also while nobody looks for requests.
+    #[getter]
+    fn is_to_drain(&self) -> bool {
+        self.with(|turning| turning.reactor.server().is_to_drain())
+    }
+
     /// Writes an entry of the slow log: the request, seconds, lines of its stack.
     fn tell_slow(&self, py: Python<'_>, exchange: &Exchange, seconds: f64, stack: &[u8]) {
         let taken = Duration::try_from_secs_f64(seconds).unwrap_or_default();

@@ -83,11 +83,11 @@ impl Wsgi {
         let start = start.get();
         if let Ok(list) = result.cast_exact::<PyList>() {
             // What is all there needs no sending in between.
-            send(py, request, start, list.iter().map(Ok), || Ok(()))?;
+            send(py, request, start, list.iter().map(Ok), true, || Ok(()))?;
             return Ok(0);
         }
         if let Ok(tuple) = result.cast_exact::<PyTuple>() {
-            send(py, request, start, tuple.iter().map(Ok), || Ok(()))?;
+            send(py, request, start, tuple.iter().map(Ok), true, || Ok(()))?;
             return Ok(0);
         }
         let sent = self.stream(request, start, &result);
@@ -114,25 +114,29 @@ impl Wsgi {
                 Ok((_, block)) => Some(Ok(block)),
                 Err(e) => Some(Err(e)),
             });
-            return send(py, request, start, blocks, || streaming.written());
+            // A file may go on behind the part that is wanted (PEP 3333, "Optional Platform-Specific File Handling").
+            return send(py, request, start, blocks, false, || streaming.written());
         }
-        send(py, request, start, result.try_iter()?, || streaming.written())
+        send(py, request, start, result.try_iter()?, true, || streaming.written())
     }
 }
 
-/// Sends blocks of an answer, and its head if there are none.
+/// Sends blocks of an answer, and its head if there are none. `is_all`: they are to be no more than the header says.
 fn send<'py>(
     py: Python<'py>,
     request: &Shared,
     start: &StartResponse,
     blocks: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
+    is_all: bool,
     written: impl Fn() -> io::Result<()>,
 ) -> PyResult<()> {
     for block in blocks {
         if start.write(py, &block?)? == Taken::Part {
             // PEP 3333, "Handling the Content-Length Header": what is too much is not wanted.
             let text = b"the application gave more than its Content-Length says\n";
-            py.detach(|| drop(lock(request).stderr().write_all(text)));
+            if is_all {
+                py.detach(|| drop(lock(request).stderr().write_all(text)));
+            }
             break;
         }
         written()?;

@@ -54,7 +54,8 @@ impl Environs {
         let base = PyDict::new(py);
         base.set_item("wsgi.version", (1, 0))?;
         base.set_item("wsgi.multithread", setup.shared_process)?;
-        base.set_item("wsgi.multiprocess", setup.several_processes)?;
+        // A web server starts CGI programs beside each other.
+        base.set_item("wsgi.multiprocess", setup.several_processes || setup.is_cgi)?;
         base.set_item("wsgi.run_once", setup.is_cgi)?;
         base.set_item("wsgi.input_terminated", true)?;
         base.set_item("wsgi.file_wrapper", file_wrapper)?;
