@@ -283,3 +283,39 @@ fn a_file_is_sent_in_pieces_and_closed() {
         assert!(reply.text().starts_with(&head) && reply.stdout.len() == head.len() + (3 << 20), "{closed}");
     }
 }
+
+/// Applications are found however they are bound, and a script that has something of such a name is not taken for one. Each of
+/// them is run as often as it must be.
+#[test]
+fn what_is_an_application() {
+    const ONE: &str =
+        "(environ, start_response):\n        start_response('200 OK', [])\n        return [b'application']\n";
+    const CGI: &str = "print('Status: 200 OK\\n\\napplication')";
+    let (once, always) = (1, 3);
+    let scripts = [
+        ("in a branch", format!("try:\n    from missing import app\nexcept ImportError:\n    def app{ONE}"), once),
+        ("by a star", "from applications import *\n".to_owned(), once),
+        ("made", format!("def app():\n    def made{ONE}    return made\napplication = app()\n"), once),
+        (
+            "a class",
+            "class app:\n    def __init__(self, environ, start):\n        start('200 OK', [])\n    \
+             def __iter__(self):\n        yield b'application'\n"
+                .to_owned(),
+            once,
+        ),
+        ("called", format!("def app(a, b):\n    {CGI}\nif __name__ == '__main__':\n    app(1, 2)\n"), always),
+        ("a text", format!("app = 'an application'\n{CGI}\n"), always),
+    ];
+    for (what, source, runs) in scripts {
+        let directory = Directory::new();
+        directory.file("applications.py", format!("if True:\n    def app{ONE}"));
+        let log = directory.path().join("log");
+        let source = format!("open({:?}, 'a').write('x')\n{source}", log.display().to_string());
+        let (address, _runner) = serve(&directory, &source);
+        for _ in 0..3 {
+            let text = call(&address, &[], b"").text().replace('\r', "");
+            assert_eq!(text.trim_end(), "Status: 200 OK\n\napplication", "{what}");
+        }
+        assert_eq!(std::fs::read_to_string(&log).unwrap().len(), runs, "{what}");
+    }
+}

@@ -80,19 +80,24 @@ def of_script(names):
     """The application among a script's globals, and its interface; `None` when there is none."""
     for name in NAMES:
         found = names.get(name)
-        if callable(found) and not inspect.isclass(found):
+        if callable(found) and (not inspect.isclass(found) or is_iterable_of_its_own(found)):
             kind = interface(found)
             if kind:
                 return found, kind
     return None
 
 
+def is_iterable_of_its_own(kind):
+    """Whether a class is one whose objects are answers (PEP 3333, "The Application/Framework Side")."""
+    return inspect.isfunction(kind.__init__) and inspect.isfunction(getattr(kind, "__iter__", None))
+
+
 def split(source, path):
     """Compiles a script; in two parts if it may be an application: up to its `if __name__ == "__main__":`, and the rest."""
-    if b"app" not in source:
+    if b"app" not in source and b"import *" not in source:
         return compile(source, path, "exec", dont_inherit=True), None
     tree = compile(source, path, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-    if not any(map(binds, tree.body)):
+    if not any(map(binds, tree.body)) or any(map(calls, tree.body)):
         return compile(source, path, "exec", dont_inherit=True), None
     at = next((at for at, statement in enumerate(tree.body) if is_guard(statement)), len(tree.body))
     rest = ast.Module(tree.body[at:], [])
@@ -108,10 +113,22 @@ def binds(statement):
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return statement.name in NAMES
     if isinstance(statement, (ast.Import, ast.ImportFrom)):
-        return any((alias.asname or alias.name) in NAMES for alias in statement.names)
-    if isinstance(statement, (ast.Assign, ast.AnnAssign, ast.If, ast.Try, ast.With)):
-        return any(isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and n.id in NAMES for n in ast.walk(statement))
-    return False
+        return any((alias.asname or alias.name) in (*NAMES, "*") for alias in statement.names)
+    if isinstance(statement, ast.Name):
+        return isinstance(statement.ctx, ast.Store) and statement.id in NAMES
+    return any(map(binds, ast.iter_child_nodes(statement)))
+
+
+def calls(statement):
+    """Whether a statement that runs with the script calls something of such a name: an application is called by a server. What
+    makes one may have the name, too."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+        return False
+    if isinstance(statement, (ast.Assign, ast.AnnAssign)) and binds(statement):
+        return False
+    if isinstance(statement, ast.Call) and isinstance(statement.func, ast.Name) and statement.func.id in NAMES:
+        return True
+    return any(map(calls, ast.iter_child_nodes(statement)))
 
 
 def is_guard(statement):

@@ -232,6 +232,10 @@ pub(super) fn of_script(
 /// Whether a CGI program's script may give an application. What is none is better run as `python3` runs it.
 pub(super) fn may_be_in(setup: &Setup) -> bool {
     let source = setup.script.as_ref().and_then(|script| std::fs::read(script).ok()).unwrap_or_default();
+    let imports = |line: &[u8]| {
+        let mut words = line.split(|b| !b.is_ascii_alphanumeric() && *b != b'_').skip_while(|word| *word != b"import");
+        line.starts_with(b"from ") && words.any(|word| matches!(word, b"application" | b"app"))
+    };
     let begins = |line: &[u8]| {
         let words = ["application", "app", "def application", "def app", "async def application", "async def app"];
         words.iter().any(|word| {
@@ -239,5 +243,5 @@ pub(super) fn may_be_in(setup: &Setup) -> bool {
             rest.is_some_and(|rest| matches!(rest.trim_ascii_start().first(), Some(b'=' | b'(' | b':')))
         })
     };
-    setup.own.is_empty() && source.split(|b| *b == b'\n').any(begins)
+    setup.own.is_empty() && source.split(|b| *b == b'\n').any(|line| begins(line) || imports(line))
 }
