@@ -1,32 +1,29 @@
 //! `--isolation auto`: scripts are trusted with an interpreter until they leave something behind in it, or end its process.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Reply, call, connect, request};
-use crate::support::{Directory, FCGI_LUA, Running, plain_environment};
+use crate::support::logged::Logged;
+use crate::support::{Directory, FCGI_LUA};
 
 const SAID: &str = "each of its requests runs in a process of its own from now on";
 
 /// A runner that serves the scripts of a directory.
-struct Server {
-    directory: Directory,
-    address: String,
-    running: Running,
+struct Server(Logged);
+
+impl std::ops::Deref for Server {
+    type Target = Logged;
+    fn deref(&self) -> &Logged {
+        &self.0
+    }
 }
 
 impl Server {
     fn start(runner: &str, directory: Directory, arguments: &[&str]) -> Self {
-        let address = directory.socket("s");
         let root = directory.path().display().to_string();
-        let log = std::fs::File::create(directory.path().join("log")).unwrap();
-        let mut command = Command::new(runner);
-        plain_environment(&mut command);
-        command.args(["--listen", &address, "--isolation", "auto", "--root", &root]).args(arguments);
-        let running = Running::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log));
-        drop(connect(&address));
-        Self { directory, address, running }
+        Self(Logged::start(runner, directory, &[&["--isolation", "auto", "--root", &root], arguments].concat()))
     }
 
     fn pairs<'a>(path: &'a str, query: &'a str) -> [(&'a str, &'a [u8]); 3] {
@@ -53,28 +50,6 @@ impl Server {
         // It may be reset, too.
         let _ = socket.read_to_end(&mut all);
         all
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
-    }
-
-    fn until(&self, what: &str, mut happened: impl FnMut() -> bool) {
-        let end = Instant::now() + Duration::from_secs(60);
-        while !happened() {
-            assert!(Instant::now() < end, "still waiting for {what:?}: {}", self.log());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn until_log(&self, text: &str) {
-        self.until(text, || self.log().contains(text));
-    }
-
-    fn stop(mut self) -> String {
-        self.running.signal("TERM");
-        assert_eq!(self.running.wait(Duration::from_secs(30)).0, Some(0), "{}", self.log());
-        self.log()
     }
 }
 
@@ -105,7 +80,7 @@ fn what_leaves_something_behind_is_isolated() {
     pids.sort_unstable();
     pids.dedup();
     assert!(pids.len() <= 4, "{pids:?}");
-    let log = server.stop();
+    let log = server.0.stop();
     assert_eq!(log.matches(SAID).count(), 1, "{log}");
     assert!(log.contains("leaves.lua: helper.count was changed") && !log.contains("clean.lua"), "{log}");
 }
@@ -125,7 +100,7 @@ fn what_ends_its_worker_ends_only_its_child_from_then_on() {
         assert_eq!(server.ask("dies.lua", "die").app_status, 128 + 6);
         assert_eq!(server.says("dies.lua"), "lives");
     }
-    let log = server.stop();
+    let log = server.0.stop();
     assert_eq!(log.matches(SAID).count(), 1, "{log}");
     assert!(
         log.contains("was killed by SIGABRT while it ran this") && log.matches("is started again").count() == 1,
@@ -178,7 +153,7 @@ fn a_reload_trusts_again_and_others_are_not_blamed() {
     server.running.signal("HUP");
     server.until_log("reloaded: the new workers serve");
     assert_eq!(server.says("leaves.lua"), "mended");
-    let log = server.stop();
+    let log = server.0.stop();
     assert!(log.matches(SAID).count() == 1, "{log}");
     assert!(!log.contains("counter.lua") && !log.contains("pid.lua"), "{log}");
 }
@@ -231,7 +206,7 @@ fn python_too() {
             assert_eq!(server.says(script), "lives");
         }
     }
-    let log = server.stop();
+    let log = server.0.stop();
     assert_eq!(log.matches(SAID).count(), 4, "{log}");
     for word in
         ["leaves.py: helper.count was changed (line 4)", "opens.py: ", "dies.py: ", "exits.py: ", "ended with status 3"]
@@ -259,7 +234,7 @@ fn rhai_too() {
     assert!(Command::new("pkill").args(["-ABRT", "-P", &parent]).status().unwrap().success());
     server.until_log(SAID);
     assert_eq!(server.says("page.rhai"), "livesbody");
-    server.stop();
+    server.0.stop();
 }
 
 #[test]

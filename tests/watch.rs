@@ -1,29 +1,25 @@
 //! `--watch`: a change of source files reloads the server, and one that cannot be taken changes nothing.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::{Duration, Instant};
 
-use crate::support::client::{call, connect};
-use crate::support::{Directory, FCGI_LUA, Running, plain_environment};
+use crate::support::client::call;
+use crate::support::logged::Logged;
+use crate::support::{Directory, FCGI_LUA};
 
-/// A runner that serves in a directory; its log is a file there.
-struct Server {
-    directory: Directory,
-    address: String,
-    running: Running,
+/// A runner that reloads when something has changed in the directory that it serves in.
+struct Server(Logged);
+
+impl std::ops::Deref for Server {
+    type Target = Logged;
+    fn deref(&self) -> &Logged {
+        &self.0
+    }
 }
 
 impl Server {
     fn start(runner: &str, directory: Directory, arguments: &[&str]) -> Self {
-        let address = directory.socket("s");
-        let mut command = Command::new(runner);
-        plain_environment(&mut command);
-        let log = std::fs::File::create(directory.path().join("log")).unwrap();
-        command.args(["--listen", &address, "--watch"]).args(arguments).current_dir(directory.path());
-        let running = Running::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log));
-        drop(connect(&address));
-        Self { directory, address, running }
+        Self(Logged::start(runner, directory, &[&["--watch"], arguments].concat()))
     }
 
     /// The last line of an answer.
@@ -33,35 +29,13 @@ impl Server {
         reply.text().lines().last().unwrap_or_default().to_owned()
     }
 
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
-    }
-
-    fn until(&self, what: &str, mut happened: impl FnMut() -> bool) {
-        let end = Instant::now() + Duration::from_secs(60);
-        while !happened() {
-            assert!(Instant::now() < end, "still waiting for {what}: {}", self.log());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
     fn until_says(&self, word: &str) {
         self.until(word, || self.says() == word);
-    }
-
-    fn until_log(&self, text: &str) {
-        self.until(text, || self.log().contains(text));
     }
 
     /// All workers are new, for so many times: the next change is one behind that.
     fn until_reloaded(&self, times: usize) {
         self.until("a reload", || self.log().matches("reloaded: the new workers serve").count() >= times);
-    }
-
-    fn stop(mut self) -> String {
-        self.running.signal("TERM");
-        assert_eq!(self.running.wait(Duration::from_secs(30)).0, Some(0), "{}", self.log());
-        self.log()
     }
 }
 
@@ -101,7 +75,7 @@ fn modules_of_a_script_are_taken_anew_and_no_request_is_refused() {
     server.directory.file("lib/words.lua", "return 'four'");
     server.until_says("four");
     server.until_reloaded(2);
-    let log = server.stop();
+    let log = server.0.stop();
     assert_eq!(log.matches("lib/words.lua changed: reloading").count(), 3, "{log}");
     assert!(log.contains("words.lua:1: unfinished string"), "{log}");
     assert!(!log.contains("swp") && !log.contains("txt"), "{log}");
@@ -133,7 +107,7 @@ fn the_configuration_and_other_files_are_watched() {
     std::fs::rename(new, server.directory.path().join("text/word")).unwrap();
     server.until_log("word changed: reloading");
     server.until_says("b3");
-    server.stop();
+    server.0.stop();
 }
 
 #[cfg(feature = "python")]
@@ -161,7 +135,7 @@ fn applications_of_python_go_on_until_they_are_mended() {
     assert_eq!(server.says(), "two");
     server.directory.file("words.py", "WORD = b'four'");
     server.until_says("four");
-    server.stop();
+    server.0.stop();
 }
 
 #[cfg(feature = "rhai")]
@@ -178,7 +152,7 @@ fn rhai_too() {
     server.directory.file("words.rhai", "export const WORD = \"three\";");
     server.until_reloaded(1);
     assert_eq!(server.says(), "three");
-    server.stop();
+    server.0.stop();
 }
 
 #[test]
@@ -196,7 +170,7 @@ fn the_parent_stays_small() {
     assert!(kib < 2048, "{rollup}");
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.running.0.id())).unwrap();
     assert!(status.contains("Threads:\t1\n"), "{status}");
-    server.stop();
+    server.0.stop();
 }
 
 #[test]

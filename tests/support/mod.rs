@@ -3,6 +3,7 @@
 pub mod client;
 #[cfg(all(feature = "python", feature = "rhai"))]
 pub mod http;
+pub mod logged;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
