@@ -139,11 +139,8 @@ impl Engine {
         };
         let (path, code) = match self.code.get(script, make) {
             Ok(compiled) => (compiled.path.clone_ref(py).into_bound(py), Ok(compiled)),
-            Err(e) => {
-                // The frames are ours.
-                e.set_traceback(py, None);
-                (ffi::decode(py, script.as_os_str().as_bytes())?, Err(e))
-            }
+            // The frames are ours.
+            Err(e) => (ffi::decode(py, script.as_os_str().as_bytes())?, Err(ffi::without_frames(py, e))),
         };
         let begun = begin.bind(py).call1((path, environment, has_body))?;
         let begun = begun.cast::<PyTuple>()?;

@@ -14,6 +14,14 @@ pub(super) fn eval<'py>(code: &Bound<'py, PyAny>, globals: &Bound<'py, PyDict>) 
     }
 }
 
+/// An exception as it is before it is raised.
+pub(super) fn without_frames(py: Python<'_>, error: PyErr) -> PyErr {
+    let value = error.into_value(py).into_bound(py);
+    // SAFETY: the exception is live, and None stands for no traceback.
+    unsafe { ffi::PyException_SetTraceback(value.as_ptr(), ffi::Py_None()) };
+    PyErr::from_value(value.into_any())
+}
+
 /// Text as `os.fsdecode` makes it.
 pub(super) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     // SAFETY: the pointer is good for the length that is given; the result is a new reference to a string.

@@ -69,7 +69,7 @@ impl Forked {
         let globals = object.call_method1("begin", (&path, environment))?.cast_into::<PyDict>()?;
         let code = match self.next.take() {
             Some(code) => Ok(code.into_bound(py)),
-            None => object.call_method1("compile", (path,)).inspect_err(|e| e.set_traceback(py, None)),
+            None => object.call_method1("compile", (path,)).map_err(|e| ffi::without_frames(py, e)),
         };
         // The frames of this program are not below it.
         let ran = code.and_then(|code| ffi::eval(&code, &globals));
