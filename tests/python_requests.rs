@@ -314,6 +314,12 @@ fn a_launcher_with_a_socket_of_its_own_and_as_a_cgi_program() {
     let (stdout, stderr, status) = without_server(&["--flup", &script], &environment, "");
     let expected = flups_answer(1, "[False, True, True]", "'q'", "b''");
     assert_eq!((stdout, &*stderr, status), (String::from_utf8_lossy(&expected).into_owned(), "", Some(0)));
+    let named = directory.file(
+        "app.fcgi",
+        DISPATCH.replace("my_application", "app").replace("MODULE", "fcgi").replace(", ARGUMENTS", ""),
+    );
+    let (stdout, stderr, _) = without_server(&["--flup", &named.display().to_string()], &environment, "");
+    assert_eq!((stdout, &*stderr), (String::from_utf8_lossy(&expected).into_owned(), ""));
     // Without the option, there is no such module.
     assert!(without_server(&[&script], &environment, "").1.contains("No module named 'flup'"));
 }

@@ -282,7 +282,7 @@ fn accept_loops_at_once() {
     let directory = Directory::new();
     let script = directory.file(
         "loop.py",
-        "import os, subprocess, sys\nimport fcgi\n\nwhile fcgi.accept():\n    print('Content-Type: text/plain\\n')\n    print(os.environ['QUERY_STRING'], sys.stdin.read(), flush=True)\n    subprocess.run('echo child $QUERY_STRING', shell=True)\n",
+        "import os, subprocess, sys\nimport fcgi\n\nwhile fcgi.accept():\n    print('Content-Type: text/plain\\n')\n    print(os.environ['QUERY_STRING'], sys.stdin.read(), fcgi.role(), fcgi.aborted(), flush=True)\n    subprocess.run('echo child $QUERY_STRING', shell=True)\n",
     );
     let address = directory.socket("s");
     let mut command = Command::new(FCGI_PYTHON);
@@ -291,7 +291,12 @@ fn accept_loops_at_once() {
     let mut runner = Running::start(&mut command);
     ask_at_once(&address, 20, |address, n| {
         let reply = call(address, &[("QUERY_STRING", n.to_string().as_bytes())], b"body");
-        assert_eq!(reply.text(), format!("Content-Type: text/plain\n\n{n} body\nchild {n}\n"), "{}", reply.errors());
+        assert_eq!(
+            reply.text(),
+            format!("Content-Type: text/plain\n\n{n} body RESPONDER False\nchild {n}\n"),
+            "{}",
+            reply.errors()
+        );
     });
     runner.signal("TERM");
     assert_eq!(runner.wait(Duration::from_secs(20)).0, Some(0));
@@ -308,7 +313,7 @@ import os
 
 for request in fcgi.requests():
     query = request.params["QUERY_STRING"]
-    answer = "Content-Type: text/plain\n\n%s %s\n" % (query, os.environ.get("QUERY_STRING"))
+    answer = "Content-Type: text/plain\n\n%s %s %s\n" % (query, os.environ.get("QUERY_STRING"), fcgi.role())
     request.stdout.write(answer.encode())
 "#,
     );
@@ -316,6 +321,11 @@ for request in fcgi.requests():
     let _runner = serve_with(FCGI_PYTHON, &address, &[THREADS, &[&script.display().to_string()]].concat());
     ask_at_once(&address, 20, |address, number| {
         let reply = call(address, &[("QUERY_STRING", number.to_string().as_bytes())], b"");
-        assert_eq!(reply.text(), format!("Content-Type: text/plain\n\n{number} None\n"), "{}", reply.errors());
+        assert_eq!(
+            reply.text(),
+            format!("Content-Type: text/plain\n\n{number} None RESPONDER\n"),
+            "{}",
+            reply.errors()
+        );
     });
 }

@@ -264,6 +264,18 @@ def test_a_launcher_made_for_flup(tmp_path, command):
     assert (cgi.stdout, cgi.stderr, cgi.returncode) == (HEAD + b"/c False", b"", 0)
 
 
+def test_a_launcher_that_calls_its_application_app(tmp_path):
+    path = tmp_path / "app.fcgi"
+    path.write_text(
+        "from flup.server.fcgi import WSGIServer\n"
+        "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [environ['PATH_INFO'].encode()]\n"
+        "WSGIServer(app).run()\n"
+    )
+    variables = {"GATEWAY_INTERFACE": "CGI/1.1", "PATH_INFO": "/c"}
+    once = subprocess.run([COMMAND, "--flup", str(path)], capture_output=True, env={**environment(), **variables})
+    assert (once.stdout, once.stderr) == (b"Status: 200 OK\r\n\r\n/c", b""), once
+
+
 def test_a_launcher_made_for_flup_in_a_runner(serve, tmp_path):
     path = tmp_path / "dispatch.fcgi"
     path.write_text(LAUNCHER.replace("ADDRESS", "'/elsewhere'"))

@@ -284,7 +284,10 @@ def test_a_program_as_cgi_and_on_a_terminal(tmp_path):
     )
     assert cgi.stdout == "Status: 200 OK\nX: -\n\n/c", cgi
     plain = python(path, stdin=subprocess.DEVNULL)
-    assert plain.returncode == 1 and "give an address" in plain.stderr
+    assert (plain.stdout, plain.returncode) == ("Status: 200 OK\nX: -\n\n", 0), plain
+    (tmp_path / "later.py").write_text("import fcgi\nasync def app(scope, receive, send): ...\nfcgi.serve(app)\n")
+    later = python(str(tmp_path / "later.py"), stdin=subprocess.DEVNULL)
+    assert later.returncode == 1 and "needs a server that is for it alone" in later.stderr, later
 
 
 def test_an_accept_loop_without_a_server(tmp_path):

@@ -28,12 +28,13 @@ What `role()`, `data()` and `aborted()` say is about the request that the progra
 In a loop of `accept`, `sys.stdin`, `sys.stdout`, `sys.stderr`, `os.environ` and descriptors 0 to 2 are the request's.
 """
 from fcgi._fcgi import Request, RequestTimeout, __version__, accept, finish, set_exit_status
-from fcgi._fcgi import current as _current, next_request as _next
+# Modules of the package have names of their own here: `_current` is one.
+from fcgi._fcgi import current as _present, next_request as _next
 
 
 def role():
     """What the program is asked to be: `"RESPONDER"`, `"AUTHORIZER"`, `"FILTER"` or `"LOGGER"`."""
-    request = _current()
+    request = _present()
     if request is not None:
         return request.role
     import os
@@ -43,7 +44,7 @@ def role():
 
 def data():
     """The file that a Filter transforms, as a binary file; an empty one for other roles."""
-    request = _current()
+    request = _present()
     if request is not None:
         return request.data
     import io
@@ -53,7 +54,7 @@ def data():
 
 def aborted():
     """Whether nobody waits for the answer any more."""
-    request = _current()
+    request = _present()
     return request is not None and request.aborted
 
 

@@ -20,6 +20,10 @@ const NEEDS_THE_PROCESS: &str =
     "this is an application by ASGI: with --threads, say so by --interface asgi; one thread serves all of its requests";
 const NEEDS_A_SERVER: &str = "this is an application by ASGI, which needs a server that is for it alone: --listen or --http, and no other scripts";
 
+/// What `--app` calls the application that a program of its own gives (`fcgi.serve`).
+#[cfg(feature = "python-extension")]
+pub(super) const GIVEN: &str = ":given:";
+
 /// Applications of scripts that stay loaded; when another one comes, the one that was unused for the longest time goes.
 const APPLICATIONS: usize = 64;
 
@@ -243,5 +247,8 @@ pub(super) fn may_be_in(setup: &Setup) -> bool {
             rest.is_some_and(|rest| matches!(rest.trim_ascii_start().first(), Some(b'=' | b'(' | b':')))
         })
     };
-    setup.own.is_empty() && source.split(|b| *b == b'\n').any(|line| begins(line) || imports(line))
+    // What is made for flup serves by itself.
+    setup.own.is_empty()
+        && setup.option("flup").is_none()
+        && source.split(|b| *b == b'\n').any(|line| begins(line) || imports(line))
 }

@@ -21,6 +21,10 @@ pub fn run(setup: &Setup) -> anyhow::Result<u8> {
         let script = setup.script.clone().unwrap_or_default();
         return engine::answer_cgi(setup.clone(), Path::new(&script));
     }
+    if setup.option("app").is_some_and(|spec| spec == application::GIVEN) {
+        // A program that serves its application (`fcgi.serve`) does so once on a terminal, too.
+        return engine::answer_cgi(Setup { is_cgi: true, ..setup.clone() }, Path::new(""));
+    }
     if setup.option("app").is_some() {
         bail!("nothing says where requests come from: give an address to listen on (--listen, listen=...)");
     }
