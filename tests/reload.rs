@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::support::client::{call, connect, read_reply, request};
+use crate::support::logged::Logged;
 use crate::support::{Directory, FCGI_LUA, Running};
 
 const SCRIPT: &str =
@@ -105,4 +106,32 @@ fn what_does_not_start_replaces_nothing() {
     let (status, said) = runner.wait(Duration::from_secs(20));
     assert_eq!(status, Some(0), "{said}{}", log());
     assert!(format!("{said}{}", log()).contains("cannot open"), "{said}{}", log());
+}
+
+/// What has been found fit is what the server becomes: not what the file says by then.
+#[test]
+fn a_configuration_file_that_changes_during_a_reload_waits_for_the_next_one() {
+    use rustix::fs::inotify;
+    let directory = Directory::new();
+    directory.file("app.lua", "print('Content-Type: text/plain\\n') print(arg[1])");
+    let configuration = |word: &str| format!("workers = 1\nscript = 'app.lua'\narguments = ['{word}']\n");
+    let file = directory.file("fcgi.toml", configuration("one"));
+    let broken = directory.file("broken.toml", "no-such-key = 1");
+    let server = Logged::start(FCGI_LUA, directory, &["--config", "fcgi.toml"]);
+    let says = || call(&server.address, &[], b"").text().lines().last().unwrap_or_default().to_owned();
+    assert_eq!(says(), "one");
+    server.directory.file("fcgi.toml", configuration("two"));
+    let seen = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&seen, &file, inotify::WatchFlags::CLOSE_NOWRITE).unwrap();
+    server.running.signal("HUP");
+    // It has been read.
+    let mut event = [0; 256];
+    assert!(rustix::io::read(&seen, &mut event).unwrap() > 0);
+    std::fs::rename(&broken, &file).unwrap();
+    server.until_log("the new workers serve");
+    assert_eq!(says(), "two");
+    server.running.signal("HUP");
+    server.until_log("not reloaded");
+    assert_eq!(says(), "two");
+    server.stop();
 }

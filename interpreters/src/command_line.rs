@@ -104,7 +104,7 @@ impl Order {
             let pool = effective.pool.clone();
             match asked(language, &line, effective) {
                 Ok(mut asked) => {
-                    asked.options.configuration.text = config.for_workers();
+                    asked.options.configuration.text = config.passed_on();
                     pools.push(asked);
                 }
                 Err(text) => {

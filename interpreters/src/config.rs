@@ -21,8 +21,8 @@ use crate::languages::Known;
 use crate::line::Line;
 
 pub(crate) use check::explain;
-pub(crate) use source::{Mistake, Place, TEXT};
-use source::{Source, did_you_mean};
+use source::did_you_mean;
+pub(crate) use source::{Mistake, Place, Source, TEXT};
 use value::Word;
 
 /// Values of options for paths that are none.
@@ -129,9 +129,9 @@ impl Config {
             .collect())
     }
 
-    /// What workers are told of the file.
-    pub(crate) fn for_workers(&self) -> Option<String> {
-        self.source.for_workers()
+    /// What others are told of the file, if it can be told in a variable.
+    pub(crate) fn passed_on(&self) -> Option<String> {
+        self.source.passed_on()
     }
 
     /// The keys that hold for a pool.

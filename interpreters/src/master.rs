@@ -63,7 +63,7 @@ pub(crate) fn run(language: &Language, order: &Order) -> anyhow::Result<u8> {
     let Some(first) = order.pools.first() else { return Ok(0) };
     log::start(&first.options, true, false)?;
     let heard = Heard::catch()?;
-    let service = Service::start(&first.options.system)?;
+    let service = Service::start(&first.options)?;
     let words = first.line.whole.clone();
     let members = definitions.into_iter().map(Member::new).collect();
     let mut master =

@@ -147,7 +147,7 @@ fn serve(order: &Order<'_>, sockets: Sockets, mut kept: Kept) -> anyhow::Result<
         if kept.is_trial() {
             bail!("a server without --workers cannot be reloaded: start it anew");
         }
-        order.service.replace(Some(Service::start(&options.system)?));
+        order.service.replace(Some(Service::start(options)?));
         let mut stop = signals::catch().context("cannot catch signals")?;
         // Workers that there are not have no sockets of their own.
         let mut listeners = sockets.shared;
@@ -177,7 +177,7 @@ fn serve(order: &Order<'_>, sockets: Sockets, mut kept: Kept) -> anyhow::Result<
     if kept.is_trial() {
         return compile(order, kept.changed());
     }
-    let service = Service::start(&options.system)?;
+    let service = Service::start(options)?;
     let mut environment = service.environment();
     environment.extend(log::carry_workers()?);
     let watched = watched::watched(order.language.known(), options, &order.line)?;

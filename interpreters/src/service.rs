@@ -1,5 +1,7 @@
 //! The server as others see it who start and stop it: a service manager, a pid file, a log that is rotated.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::Instant;
 
@@ -7,10 +9,10 @@ use anyhow::{Context, ensure};
 use fcgi_core::supervisor::Observer;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use crate::log;
+use crate::config::{self, Source};
 use crate::notify::Notifier;
-use crate::options::System;
 use crate::pid_file::PidFile;
+use crate::{Options, log};
 
 /// The stack of a thread that only tells.
 const STACK: usize = 64 << 10;
@@ -20,6 +22,8 @@ const STACK: usize = 64 << 10;
 pub(crate) struct Service {
     notifier: Notifier,
     pid_file: Option<PidFile>,
+    /// The file that says what is served.
+    configuration: Option<PathBuf>,
     serves: bool,
     stops: bool,
 }
@@ -29,17 +33,18 @@ impl Service {
     ///
     /// # Errors
     /// When a living process holds the pid file.
-    pub(crate) fn start(system: &System) -> anyhow::Result<Self> {
+    pub(crate) fn start(options: &Options) -> anyhow::Result<Self> {
         let notifier = Notifier::take();
         // The file of several pools is their master's.
-        let path = system.pid_file.as_deref().filter(|_| notifier.master().is_none());
+        let path = options.system.pid_file.as_deref().filter(|_| notifier.master().is_none());
         let pid_file = path.map(PidFile::claim).transpose()?;
         if let Some(master) = notifier.master() {
             // Nobody would stop or reload it.
             set_parent_process_death_signal(Some(Signal::TERM))?;
             ensure!(getppid().is_some_and(|pid| pid.as_raw_nonzero().get() == master), "the master has ended");
         }
-        Ok(Self { notifier, pid_file, serves: false, stops: false })
+        let configuration = options.configuration.config.clone();
+        Ok(Self { notifier, pid_file, configuration, serves: false, stops: false })
     }
 
     /// Tells how it is, in words, when it is time to; gives the next time.
@@ -101,8 +106,10 @@ impl Observer for Service {
         self.notifier.ready();
     }
 
-    fn reloads(&mut self) {
+    fn reloads(&mut self) -> Vec<(OsString, OsString)> {
         self.notifier.reloading();
+        let said = self.configuration.as_deref().and_then(|file| Source::read(file).ok()?.passed_on());
+        said.map(|text| (config::TEXT.into(), text.into())).into_iter().collect()
     }
 
     fn becomes_new(&mut self) {

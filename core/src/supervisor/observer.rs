@@ -1,5 +1,6 @@
 //! Who is told how the parent is: a service manager, say.
 
+use std::ffi::OsString;
 use std::fmt::Debug;
 use std::time::Instant;
 
@@ -7,8 +8,11 @@ use std::time::Instant;
 pub trait Observer: Debug {
     /// Workers serve: for the first time, again after a reload, or still after one that failed.
     fn serves(&mut self) {}
-    /// A reload begins.
-    fn reloads(&mut self) {}
+    /// A reload begins. Gives what the new program is told by its environment: when it is tried, and when this process becomes
+    /// it, so that both see the same of what may change in between.
+    fn reloads(&mut self) -> Vec<(OsString, OsString)> {
+        Vec::new()
+    }
     /// This process is about to become the new program.
     fn becomes_new(&mut self) {}
     /// The server begins to stop.

@@ -100,8 +100,8 @@ struct Parent {
     shutdown_timeout: Duration,
     /// Open as long as workers from before a reload may take what waits there.
     no_longer_listened_on: Vec<Listener>,
-    /// The new program, being tried.
-    trial: Option<Child>,
+    /// The new program, and a process that tries it.
+    trial: Option<(Program, Child)>,
     stop: Option<Stop>,
     observer: Box<dyn Observer>,
     /// The observer knows that workers serve.
@@ -146,7 +146,7 @@ impl Parent {
         }
         let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
         while let Some(pid) = waitid(Id::All, ended | WaitPidFlag::WNOWAIT).ok().and_then(|status| status.pid()) {
-            let trial = self.trial.as_ref().is_some_and(|trial| i64::from(trial.id()) == i64::from(pid.as_raw()));
+            let trial = self.trial.as_ref().is_some_and(|(_, trial)| i64::from(trial.id()) == i64::from(pid.as_raw()));
             // One of ours has its end looked at elsewhere.
             if trial || self.crews.iter().any(|crew| crew.has(pid.as_raw())) {
                 return;
@@ -245,15 +245,16 @@ impl Parent {
         if self.stop.is_some() {
             return;
         }
-        if let Some(mut earlier) = self.trial.take() {
+        if let Some((_, mut earlier)) = self.trial.take() {
             // What it has read may be what has changed since.
             let _ = earlier.kill().and_then(|()| earlier.wait());
         }
-        self.observer.reloads();
-        match reload::start_trial(&self.program, &self.crews, changed) {
-            Ok(child) => self.trial = Some(child),
+        let mut program = self.program.clone();
+        program.environment.extend(self.observer.reloads());
+        match reload::start_trial(&program, &self.crews, changed) {
+            Ok(child) => self.trial = Some((program, child)),
             Err(e) => {
-                tracing::error!("cannot reload: {}: {e}", self.program.path.display());
+                tracing::error!("cannot reload: {}: {e}", program.path.display());
                 self.observer.serves();
             }
         }
@@ -261,9 +262,9 @@ impl Parent {
 
     /// Becomes the new program when that has been found fit.
     fn go_on_with_reload(&mut self) {
-        let Some(trial) = &mut self.trial else { return };
-        let Ok(Some(status)) = trial.try_wait() else { return };
-        self.trial = None;
+        let Some((_, process)) = &mut self.trial else { return };
+        let Ok(Some(status)) = process.try_wait() else { return };
+        let Some((program, _)) = self.trial.take() else { return };
         if self.stop.is_some() {
             return;
         }
@@ -279,8 +280,8 @@ impl Parent {
         }
         self.observer.becomes_new();
         let _nothing_is_accepted = self.window.as_ref().map(Window::pause);
-        let why = reload::become_new(&self.program, &self.crews);
-        tracing::error!("not reloaded: {}: {why}", self.program.path.display());
+        let why = reload::become_new(&program, &self.crews);
+        tracing::error!("not reloaded: {}: {why}", program.path.display());
         self.observer.serves();
     }
 

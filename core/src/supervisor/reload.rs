@@ -88,6 +88,11 @@ impl Kept {
         Some(Ok(()))
     }
 
+    /// Whether there is something to [take](Self::take).
+    pub fn are_there() -> bool {
+        std::env::var_os(KEPT).is_some()
+    }
+
     /// Whether this process goes on from an earlier program: sockets that are not known by a name were passed to that one.
     pub fn is_reload(&self) -> bool {
         self.is_reload

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use fcgi_core::inherit;
+use fcgi_core::supervisor::Kept;
 
 /// Where in the file something stands; both count from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +31,7 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// What the file said when the parent read it, in the environment of its workers.
+/// What the file said when the parent read it, in the environment of its workers and of the program that it becomes.
 pub(crate) const TEXT: &str = "FCGI_CONFIG_TEXT";
 /// So long a variable may be.
 const LONGEST: usize = 100 << 10;
@@ -44,12 +45,12 @@ pub(crate) struct Source {
 
 impl Source {
     /// Reads a file. A worker is told what its parent has read: the file may have been edited since, and nobody has asked for a
-    /// reload.
+    /// reload. A program that somebody becomes is told what has been found fit.
     ///
     /// # Errors
     /// When it cannot be read, or is not UTF-8.
     pub(crate) fn read(path: &Path) -> Result<Self, Mistake> {
-        if let (true, Ok(text)) = (inherit::is_worker(), std::env::var(TEXT)) {
+        if let (true, Ok(text)) = (inherit::is_worker() || Kept::are_there(), std::env::var(TEXT)) {
             return Ok(Self { path: path.to_owned(), text });
         }
         let at_all = |text: String| Mistake { file: path.to_owned(), at: None, text };
@@ -62,9 +63,9 @@ impl Source {
         })
     }
 
-    /// What a worker is told of it, if it is not too long for that.
-    pub(crate) fn for_workers(&self) -> Option<String> {
-        (self.text.len() <= LONGEST).then(|| self.text.clone())
+    /// What others are told of it, if it can be told in a variable.
+    pub(crate) fn passed_on(&self) -> Option<String> {
+        (self.text.len() <= LONGEST && !self.text.contains('\0')).then(|| self.text.clone())
     }
 
     /// The directory that relative paths are relative to.
