@@ -171,6 +171,38 @@ def application(environ, start_response):
     }
 }
 
+#[cfg(feature = "python")]
+#[test]
+fn an_application_is_told_of_a_client_that_leaves() {
+    use std::io::Read;
+
+    let directory = Directory::new();
+    let log = directory.path().join("log");
+    let source = format!(
+        "def blocks():\n    try:\n        while True:\n            yield b'x' * 10000\n    \
+         except GeneratorExit:\n        open({:?}, 'w').write('closed')\n        raise\n\n\n\
+         def app(environ, start_response):\n    start_response('200 OK', [])\n    return blocks()\n",
+        log.display().to_string()
+    );
+    let script = directory.file("site_app.py", source).display().to_string();
+    let folder = directory.path().display().to_string();
+    for arguments in [&[&*script][..], &["--chdir", &folder, "--app", "site_app"]] {
+        let address = directory.socket("s");
+        let options = [&["--isolation", "fork"], arguments].concat();
+        let _runner = serve_with(crate::support::FCGI_PYTHON, &address, &options);
+        let mut socket = connect(&address);
+        socket.write_all(&request(1, 1, false, &[], b"")).unwrap();
+        socket.read_exact(&mut [0; 100_000]).unwrap();
+        drop(socket);
+        let end = Instant::now() + Duration::from_secs(60);
+        while std::fs::read_to_string(&log).unwrap_or_default() != "closed" {
+            assert!(Instant::now() < end, "{arguments:?}: the generator was not closed");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::fs::remove_file(&log).unwrap();
+    }
+}
+
 #[test]
 fn bodies_and_answers_of_any_size_stream_through() {
     let directory = Directory::new();

@@ -93,12 +93,24 @@ impl Forked {
         Ok(1)
     }
 
+    /// Gives the child the handlers of signals that a CGI program begins with: an application hears of a client that has left
+    /// by an exception.
+    fn take_signals(&self, py: Python<'_>) {
+        if let Err(e) = self.object.bind(py).call_method0("take_signals") {
+            e.print(py);
+        }
+    }
+
     fn run_any(&mut self, py: Python<'_>, script: &Path, report: &Report) -> u8 {
+        if self.named.is_some() {
+            self.take_signals(py);
+        }
         if let Some(named) = &mut self.named {
             return named.answer(fcgi_core::cgi::request()) as u8;
         }
         let of_script = Setup { script: Some(script.into()), ..self.setup.clone() };
         if application::may_be_in(&of_script) {
+            self.take_signals(py);
             return py.detach(|| engine::answer_cgi(of_script, script)).unwrap_or_else(|e| {
                 eprintln!("{}: {e:#}", self.setup.program.display());
                 1
