@@ -293,6 +293,7 @@ fn an_application_that_the_command_line_names() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(2) && text.contains("has no 'missing'"), "{text}");
+    assert!(!text.contains("Traceback"), "{text}");
 }
 
 #[test]

@@ -16,6 +16,10 @@ _generations = {}
 renewing = _thread.allocate_lock()
 
 
+class NotFound(ImportError):
+    """There is no such application; the text says all."""
+
+
 def load(spec):
     """The application of `package.module:attribute`, `package.module:factory()` or `package.module`."""
     if spec not in _loaded:
@@ -46,10 +50,10 @@ def find(module, attribute):
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise ImportError("the module %r has no %r (--app MODULE:NAME)" % (module.__name__, part)) from None
+            raise NotFound("the module %r has no %r (--app MODULE:NAME)" % (module.__name__, part)) from None
     found = found() if is_factory else found
     if not callable(found):
-        raise ImportError("%s:%s is not callable (--app)" % (module.__name__, attribute))
+        raise NotFound("%s:%s is not callable (--app)" % (module.__name__, attribute))
     return found
 
 
@@ -57,7 +61,7 @@ def one_of(module):
     for name in NAMES:
         if callable(getattr(module, name, None)):
             return getattr(module, name)
-    raise ImportError("the module %r has neither 'application' nor 'app': write --app MODULE:NAME" % module.__name__)
+    raise NotFound("the module %r has neither 'application' nor 'app': write --app MODULE:NAME" % module.__name__)
 
 
 def interface(application):

@@ -37,6 +37,8 @@ def find(spec, script, is_certain, has_threads):
             return None
     except Failed:
         raise
+    except _application.NotFound as e:
+        raise Failed("the application %s cannot be loaded: %s" % (spec or script, e)) from None
     except BaseException as e:
         traceback.print_exc()
         raise Failed("the application %s cannot be loaded: %s" % (spec or script, describe(e))) from None

@@ -116,6 +116,12 @@ pub(super) fn answer_all(
     Ok(())
 }
 
+/// Whether an error only says that there is no such application. Where that was noticed is no help.
+pub(super) fn is_not_found(py: Python<'_>, error: &PyErr) -> bool {
+    let class = py.import("fcgi._application").and_then(|module| module.getattr("NotFound"));
+    class.is_ok_and(|class| error.is_instance(py, &class))
+}
+
 /// An application that a script gave.
 pub(super) struct Running {
     pub(super) script: Watch,

@@ -300,6 +300,9 @@ fn named(setup: &Setup) -> anyhow::Result<Option<Named>> {
 }
 
 pub(super) fn not_ready(py: Python<'_>, error: &PyErr) -> anyhow::Error {
+    if application::is_not_found(py, error) {
+        return anyhow::anyhow!("the application cannot be loaded: {}", error.value(py));
+    }
     error.print(py);
     anyhow::anyhow!("Python cannot be made ready: {error}")
 }

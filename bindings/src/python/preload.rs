@@ -9,7 +9,7 @@ use fcgi_core::fork::Moment;
 use pyo3::ffi as c;
 use pyo3::prelude::*;
 
-use super::ffi;
+use super::{application, ffi};
 
 /// Loads what workers are to have in common. The interpreter has been started.
 ///
@@ -25,7 +25,9 @@ pub fn preload(setup: &Setup) -> anyhow::Result<()> {
             Ok(())
         };
         load().map_err(|e| {
-            e.print(py);
+            if !application::is_not_found(py, &e) {
+                e.print(py);
+            }
             anyhow::anyhow!("what workers share cannot be loaded: {}", e.value(py))
         })
     })
