@@ -34,6 +34,7 @@
 //! * `python`: applications of Python, and what its scripts cannot be compared with
 //! * `python_threads`: ordinary scripts of Python in several threads
 //! * `python_command_line`: the command line of `python3`, beside the real one
+//! * `python_regression`: CPython's own tests, run by ours
 //! * `python_streams`: its standard streams, kept by modules
 //! * `python_limits`: what one request of a Python program may take
 //! * `python_preload`: workers that are forked from a process which has loaded what they share
@@ -94,6 +95,8 @@ mod python_command_line;
 mod python_limits;
 #[cfg(feature = "python")]
 mod python_preload;
+#[cfg(feature = "python")]
+mod python_regression;
 #[cfg(feature = "python")]
 mod python_reload;
 #[cfg(feature = "python")]

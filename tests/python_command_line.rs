@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::{Directory, FCGI_PYTHON, PYTHON};
@@ -352,22 +352,28 @@ fn the_environment_that_it_lies_in() {
     assert_eq!(finds(FCGI_PYTHON, here, &[("VIRTUAL_ENV", &here.join("none"))]), theirs);
 }
 
-#[test]
-fn the_installation_whose_python3_it_is() {
-    let directory = Directory::new();
+/// Installs a program as the `python3` of a prefix that has the library of the real one.
+pub fn install_as_python3(program: &str, prefix: &Path) -> PathBuf {
     let library =
         Command::new(PYTHON).args(["-Ic", "import os; print(os.path.dirname(os.__file__))"]).output().unwrap();
     let library = String::from_utf8(library.stdout).unwrap();
     let library = Path::new(library.trim());
-    let [theirs, ours] = [PYTHON, FCGI_PYTHON].map(|program| {
-        let prefix = directory.path().join(if program == PYTHON { "theirs" } else { "ours" });
-        let [bin, lib] = ["bin", "lib"].map(|name| prefix.join(name));
-        for made in [&bin, &lib] {
-            std::fs::create_dir_all(made).unwrap();
-        }
-        symlink(library, lib.join(library.file_name().unwrap())).unwrap();
-        std::fs::copy(program, bin.join("python3")).unwrap();
-        let found = finds(bin.join("python3"), directory.path(), &[]);
+    let [bin, lib] = ["bin", "lib"].map(|name| prefix.join(name));
+    for made in [&bin, &lib] {
+        std::fs::create_dir_all(made).unwrap();
+    }
+    symlink(library, lib.join(library.file_name().unwrap())).unwrap();
+    let python = bin.join("python3");
+    std::fs::copy(program, &python).unwrap();
+    python
+}
+
+#[test]
+fn the_installation_whose_python3_it_is() {
+    let directory = Directory::new();
+    let [theirs, ours] = [("theirs", PYTHON), ("ours", FCGI_PYTHON)].map(|(name, program)| {
+        let prefix = directory.path().join(name);
+        let found = finds(install_as_python3(program, &prefix), directory.path(), &[]);
         assert!(found.starts_with(&*prefix.to_string_lossy()), "{found}");
         found.replace(prefix.to_str().unwrap(), "PREFIX")
     });

@@ -48,10 +48,12 @@ pub(super) fn find(version: &str) -> Option<PathBuf> {
     let is_own =
         |called: &&PathBuf| own.as_ref().is_none_or(|own| called.canonicalize().is_ok_and(|file| file == *own));
     let called = CALLED.get();
-    if let Some(called) = called.filter(|called| is_named_python(called)).filter(is_own)
-        && [Some(called), own.as_ref()].into_iter().flatten().any(|program| is_installed(program, version))
+    let is_python = |program: &&PathBuf| is_named_python(program);
+    let itself = called.filter(is_python).filter(is_own).or_else(|| own.as_ref().filter(is_python));
+    if let Some(itself) = itself
+        && [Some(itself), own.as_ref()].into_iter().flatten().any(|program| is_installed(program, version))
     {
-        return Some(called.clone());
+        return Some(itself.clone());
     }
     let linked = || called.filter(|called| is_in_environment(called)).filter(is_own);
     let lies_in = linked().or_else(|| own.as_ref().filter(|own| is_in_environment(own)));
