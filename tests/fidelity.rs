@@ -53,7 +53,7 @@ fn unescape(text: &str) -> Vec<u8> {
 }
 
 fn requests(language: Language, script: &Path) -> Vec<Request> {
-    let text = std::fs::read_to_string(script).unwrap();
+    let text = String::from_utf8_lossy(&std::fs::read(script).unwrap()).into_owned();
     let mut content_type = "text/plain".to_owned();
     let mut requests = Vec::new();
     for line in text.lines().filter_map(|line| line.strip_prefix(language.comment)) {
@@ -152,7 +152,7 @@ fn scripts(language: Language) -> Vec<PathBuf> {
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == language.extension))
         .filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with('_'))
-        .filter(|path| is_for_this_version(&std::fs::read_to_string(path).unwrap()))
+        .filter(|path| is_for_this_version(&String::from_utf8_lossy(&std::fs::read(path).unwrap())))
         .collect();
     scripts.sort();
     assert!(scripts.len() > 25, "the scripts are there");
@@ -312,6 +312,13 @@ fn python_threads_at_once() {
     let of_process = [
         "state_process.py",
         "state_library.py",
+        "state_settings.py",
+        "exit_by_timer.py",
+        "err_module.py",
+        "err_warnings.py",
+        "mod_library.py",
+        "mod_sets_up.py",
+        "exit_order.py",
         "env_overlay.py",
         // A module that fails as another thread waits for it is no error there: so it is in CPython.
         "err_import.py",

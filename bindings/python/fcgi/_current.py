@@ -17,8 +17,6 @@ running = {}
 # Module and environment of the applications of scripts that answer, by thread.
 answering = {}
 STREAMS = ("stdin", "stdout", "stderr")
-# Variables of requests, by how they begin.
-OF_REQUESTS = ("HTTP_", "REQUEST_", "REMOTE_", "SCRIPT_", "SERVER_", "PATH_", "CONTENT_", "QUERY_STRING", "GATEWAY_")
 
 
 class Request:
@@ -322,11 +320,24 @@ def share_environment():
                 request.loading.reads(self.encodekey(name).decode("latin-1"))
             return super().__getitem__(name)
 
+        def __setitem__(self, name, value):
+            note_change()
+            super().__setitem__(name, value)
+
+        def __delitem__(self, name):
+            note_change()
+            super().__delitem__(name)
+
         def __iter__(self):
             request = running.get(get_ident())
             if request is not None and request.loading is not None:
                 request.loading.looked = True
             return super().__iter__()
+
+    def note_change():
+        request = running.get(get_ident())
+        if request is not None and request.loading is not None:
+            request.loading.looked = True
 
     Environment.__name__ = Environment.__qualname__ = "_Environ"
     for one in (os.environ, os.environb):

@@ -45,7 +45,8 @@ class Ends:
         def replacement(*arguments, **named):
             return function(*arguments, **named)
 
-        setattr(module, name, like(replacement, getattr(module, name)))
+        replacement = like(replacement, getattr(module, name))
+        setattr(module, name, replacement)
         for other in ("posix", "_signal"):
             if getattr(sys.modules.get(other), name, None) is getattr(self, name.lstrip("_"), None):
                 setattr(sys.modules[other], name, replacement)
@@ -76,7 +77,7 @@ class Ends:
             return fork()
 
     def do_exit(self, status):
-        if not self.serves:
+        if not self.serves or not isinstance(status, int):
             self.exit(status)
         self.end(status & 0xFF)
 
@@ -85,23 +86,37 @@ class Ends:
             self.abort()
         faulthandler = sys.modules.get("faulthandler")
         if faulthandler and faulthandler.is_enabled():
-            os.write(2, b"Fatal Python error: Aborted\n\n")
-            faulthandler.dump_traceback(2)
+            os.write(2, b"Fatal Python error: Aborted\n\n" + self.where(faulthandler))
         self.end(ABORTED)
 
+    def where(self, faulthandler):
+        """The frames of all threads, but for those of this file."""
+        with open(os.memfd_create("frames"), "w+b") as file:
+            faulthandler.dump_traceback(file)
+            file.seek(0)
+            ours = os.fsencode('File "%s"' % Ends.where.__code__.co_filename)
+            return b"".join(line for line in file if ours not in line)
+
     def do_kill(self, pid, number, /):
-        if self.serves and pid == os.getpid():
-            self.signal(number)
-        self.kill(pid, number)
+        if not (self.serves and pid == os.getpid() and self.signal(number)):
+            self.kill(pid, number)
 
     def do_raise_signal(self, number, /):
-        if self.serves:
-            self.signal(number)
-        self.raise_signal(number)
+        if not (self.serves and self.signal(number)):
+            self.raise_signal(number)
 
     def signal(self, number):
-        if number in FATAL and (number == signal.SIGKILL or signal.getsignal(number) is signal.SIG_DFL):
+        """Does with the request what the signal would do with its process; gives whether that is all."""
+        if number not in FATAL or number != signal.SIGKILL and not self.script.isolation.signals.is_unhandled(number):
+            return False
+        handler = signal.getsignal(number)
+        if handler is signal.default_int_handler:
+            # The process's own handler is in its place.
+            _thread.interrupt_main()
+            return True
+        if number == signal.SIGKILL or handler is signal.SIG_DFL:
             self.end(128 + int(number))
+        return False
 
     def do_execv(self, path, argv, /):
         if not self.serves:

@@ -4,7 +4,10 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from importlib.machinery import SourceFileLoader
+
+from fcgi._source import Warn, compile_whole
 
 Module = type(sys)
 modules = sys.modules
@@ -31,6 +34,8 @@ class Forked:
         self.annotations = "__annotations__" in main
         streams = [s or sys.__stderr__ for s in (sys.__stdin__, sys.__stdout__, sys.__stderr__)]
         self.default = [(s.encoding, s.errors) if s else ("utf-8", "strict") for s in streams]
+        # What warns of scripts that have been compiled.
+        self.warn, self.is_child = {}, False
         self.unbuffered = bool(sys.__stdout__ and sys.__stdout__.write_through)
         self.settle()
 
@@ -47,11 +52,15 @@ class Forked:
         gc.collect()
         gc.freeze()
 
-    @staticmethod
-    def compile(path):
+    def compile(self, path):
         with open(path, "rb") as file:
             source = file.read()
-        return compile(source, path, "exec", dont_inherit=True)
+        if self.is_child:
+            return compile_whole(source, path)
+        with warnings.catch_warnings(record=True) as given:
+            code = compile_whole(source, path)
+        self.warn[path] = Warn(given)
+        return code
 
     # ---------------------------------------------------------------- in a child
 
@@ -81,6 +90,9 @@ class Forked:
         if self.annotations:
             globals["__annotations__"] = {}
         modules["__main__"] = main
+        self.is_child = True
+        if path in self.warn:
+            self.warn[path]()
         return globals
 
     @staticmethod

@@ -1,93 +1,27 @@
 """Puts back what a script changed, and does what happens at the end of a process."""
 import _thread
 import _locale
-import _signal
-import atexit
 import builtins
-import gc
 import os
-import signal
 import sys
 import warnings
-from types import SimpleNamespace
 
 from fcgi import _fcgi
+from fcgi._effects import FORMATTER, configured, loggers
 from fcgi._ends import Ends
+from fcgi._exits import Exits
 from fcgi._modules import Modules
-from fcgi._notes import noted, tell
+from fcgi._notes import Counter, noted, tell
+from fcgi._settings import Codecs
+from fcgi._signals import Signals
 
 modules = sys.modules
-
-
-class Exits:
-    """Functions that `atexit` is to call. Those of modules that stay are called when the process ends."""
-
-    def __init__(self, loaded):
-        self.modules = loaded
-        self.functions = []
-        self.originals = {name: getattr(atexit, name) for name in ("register", "unregister", "_clear", "_ncallbacks")}
-        for name in ("register", "unregister", "_clear", "_run_exitfuncs", "_ncallbacks"):
-            method = getattr(self, name.lstrip("_"))
-            setattr(atexit, name, lambda *arguments, _method=method, **named: _method(*arguments, **named))
-
-    def register(self, func, /, *arguments, **named):
-        if not callable(func):
-            raise TypeError("the first argument must be callable")
-        loading = self.modules.current
-        if loading is not None and not loading.is_sibling or is_finalizer(func):
-            self.originals["register"](func, *arguments, **named)
-        else:
-            self.functions.append((func, arguments, named))
-        return func
-
-    def unregister(self, func, /):
-        self.functions[:] = [f for f in self.functions if f[0] != func]
-        self.originals["unregister"](func)
-
-    def clear(self):
-        self.functions.clear()
-
-    def ncallbacks(self):
-        return len(self.functions) + self.originals["_ncallbacks"]()
-
-    def run_exitfuncs(self):
-        """Calls the functions, the last one first; gives the last exception."""
-        failed = None
-        while self.functions:
-            func, arguments, named = self.functions.pop()
-            try:
-                func(*arguments, **named)
-            except SystemExit as e:
-                failed = e
-            except BaseException as e:
-                failed = e
-                e.__traceback__ = e.__traceback__ and e.__traceback__.tb_next
-                unraisable(e, func)
-        return failed
-
-
-def is_finalizer(func):
-    """Whether a function is what `weakref.finalize` registers once and for all."""
-    return getattr(func, "__qualname__", "") == "finalize._exitfunc"
 
 
 def registered(call):
     """The function that `threading` calls at the end: it keeps a partial, since Python 3.13 a lambda."""
     names = getattr(getattr(call, "__code__", None), "co_freevars", ())
     return call.__closure__[names.index("func")].cell_contents if "func" in names else getattr(call, "func", call)
-
-
-def unraisable(exception, func):
-    """Tells of an exception that nobody can catch, as `python3` does."""
-    if sys.version_info < (3, 10):
-        print("Error in atexit._run_exitfuncs:", file=sys.stderr)
-    elif sys.unraisablehook is not sys.__unraisablehook__:
-        what = dict(exc_type=type(exception), exc_value=exception, exc_traceback=exception.__traceback__)
-        sys.unraisablehook(SimpleNamespace(err_msg="Exception ignored in atexit callback", object=func, **what))
-        return
-    else:
-        print("Exception ignored in atexit callback: %r" % (func,), file=sys.stderr)
-    sys.__excepthook__(type(exception), exception, exception.__traceback__)
 
 
 def limited(function, *arguments):
@@ -99,89 +33,20 @@ def limited(function, *arguments):
         _fcgi.limited(before)
 
 
-# Signals that the process itself has handlers for.
-OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGPIPE)
-
-
-class Signals:
-    """Handlers and timers of signals."""
-
-    def __init__(self, undo):
-        self.undo = undo
-        self.set_signal = _signal.signal
-        self.changed = set()
-        self.timers = False
-        self.set_timer = _signal.setitimer
-        self.masked = False
-        self.set_mask = _signal.pthread_sigmask
-        self.mask = self.set_mask(signal.SIG_BLOCK, ())
-        # The process's own handlers stay, and do not show.
-        saved = _fcgi.save_signals()
-        self.original = {}
-        for number in range(1, signal.NSIG):
-            try:
-                handler = _signal.getsignal(number)
-                if handler is None or number == signal.SIGPIPE or (number == signal.SIGINT and handler == _signal.SIG_DFL):
-                    handler = _signal.SIG_IGN if number == signal.SIGPIPE else _signal.SIG_DFL
-                    if number == signal.SIGINT:
-                        handler = _signal.default_int_handler
-                    self.set_signal(number, handler)
-                self.original[number] = handler
-            except (OSError, ValueError, RuntimeError):
-                pass
-        _fcgi.restore_signals(saved)
-        self.saved = saved
-        tell(self.on_signal, "signal", _signal)
-        tell(self.on_timer, "alarm", _signal, signal)
-        tell(self.on_timer, "setitimer", _signal, signal)
-        tell(self.on_mask, "pthread_sigmask", _signal)
-
-    def forks(self):
-        """Keeps signals from a child until it is one."""
-        self.mask_then = self.set_mask(signal.SIG_BLOCK, OURS)
-
-    def has_forked(self):
-        """The fork is over, in the parent."""
-        self.set_mask(signal.SIG_SETMASK, self.mask_then)
-
-    def forked(self):
-        """Lets signals do what Python thinks that they do: the process's own handlers are not the child's."""
-        for number in OURS:
-            self.set_signal(number, _signal.getsignal(number))
-        self.set_mask(signal.SIG_SETMASK, self.mask_then)
-
-    def on_signal(self, number, *_):
-        self.changed.add(int(number))
-        self.undo.add(self.leave)
-
-    def on_timer(self, *_):
-        self.timers = True
-        self.undo.add(self.leave)
-
-    def on_mask(self, *_):
-        self.masked = True
-        self.undo.add(self.leave)
-
-    def leave(self):
-        if self.timers:
-            self.timers = False
-            for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
-                self.set_timer(timer, 0)
-        if self.changed:
-            for number in self.changed:
-                if number in self.original:
-                    self.set_signal(number, self.original[number])
-            self.changed.clear()
-            _fcgi.restore_signals(self.saved)
-        if self.masked:
-            self.set_mask(signal.SIG_SETMASK, self.mask)
-            self.masked = False
+class Met(BaseException):
+    """An exception that this thread sends itself."""
 
 
 class Isolation:
     """How the interpreter was before the first script, and what came since."""
 
-    Modules, Exits, Signals, Ends = Modules, Exits, Signals, Ends
+    Modules, Exits, Signals, Ends, Codecs = Modules, Exits, Signals, Ends, Codecs
+    # Several requests have it at once.
+    is_shared = False
+
+    def of_request(self):
+        """What the request that runs has of its own: so many functions of `atexit`."""
+        return len(self.exits.functions)
 
     def __init__(self, script):
         self.script = script
@@ -190,7 +55,7 @@ class Isolation:
         # What puts back what functions of the library have changed; it is called behind the script.
         self.undo = set()
         self.signals = self.Signals(self.undo)
-        self.ends = self.Ends(script)
+        self.ends = self.signals.ends = self.Ends(script)
         self.sys_path, self.path = sys.path, list(sys.path)
         own = os.environ.get("PYTHONPATH")
         self.own_path = len(own.split(os.pathsep)) if own and not sys.flags.ignore_environment else 0
@@ -200,13 +65,14 @@ class Isolation:
         self.paths = {}
         self.zone = os.environ.get("TZ")
         self.seeded = self.watches_random = False
+        self.count_threads()
+        self.codecs = self.Codecs(self)
         for name in ("umask", "chdir", "fchdir"):
             tell(self.on_move, name, os, modules["posix"])
         tell(self.on_move, "setlocale", _locale)
         if "locale" in modules:
             modules["locale"]._setlocale = _locale.setlocale
         self.interval = sys.getswitchinterval()
-        self.gc = gc.isenabled(), gc.get_threshold()
         self.umask = _fcgi.umask()
         self.locale = _fcgi.locale()
         self.directory = None
@@ -222,7 +88,17 @@ class Isolation:
         self.sys_snapshot = [_fcgi.Snapshot(sys.__dict__, changing)]
         self.put, self.keep = self.sys_snapshot[0].put, self.sys_snapshot[0].keep
         self.snapshots = [*self.sys_snapshot, _fcgi.Snapshot(builtins.__dict__, {"_"})]
+        # How loggers are that modules have set up, by their names; other loggers are as new, or gone.
+        self.configured, self.loggers = configured(), set()
+        self.keep_loggers(loggers())
         self.traces = _fcgi.Traces(self)
+        self.modules.isolation = self
+
+    def count_threads(self):
+        """Lets the names of threads begin anew with each request."""
+        threading = modules.get("threading")
+        if threading and not isinstance(threading._counter, Counter):
+            threading._counter = Counter(1, self.undo)
 
     def on_move(self, *_):
         """The process is no longer where it was."""
@@ -270,6 +146,8 @@ class Isolation:
             limited(self.join_threads)
         if self.exits.functions:
             limited(self.exits.run_exitfuncs)
+        if "multiprocessing.util" in modules:
+            limited(self.end_processes)
         weakref = modules.get("weakref")
         if weakref and weakref.finalize._registry:
             limited(self.run_finalizers, weakref.finalize)
@@ -310,6 +188,19 @@ class Isolation:
                 self.left += waiting
                 raise
 
+    @staticmethod
+    def end_processes():
+        """Waits for processes of `multiprocessing`, ends those that are daemons, and those that serve these."""
+        util = modules["multiprocessing.util"]
+        try:
+            util._exit_function()
+        finally:
+            util._exiting = False
+        for name, attribute in (("forkserver", "_forkserver"), ("resource_tracker", "_resource_tracker")):
+            server = getattr(modules.get("multiprocessing." + name), attribute, None)
+            if server is not None and hasattr(server, "_stop"):
+                server._stop()
+
     def run_finalizers(self, finalize):
         waiting = [(info.index, f) for f, info in list(finalize._registry.items()) if info.atexit]
         for _, f in sorted(waiting, key=lambda item: -item[0]):
@@ -317,6 +208,14 @@ class Isolation:
                 f()
             except Exception as e:
                 sys.excepthook(type(e), e, e.__traceback__)
+        if finalize._registry:
+            # The others are not called any more.
+            finalize._shutdown = True
+            self.undo.add(self.leave_finalizers)
+
+    @staticmethod
+    def leave_finalizers():
+        modules["weakref"].finalize._shutdown = False
 
     def close_handlers(self, logging):
         for reference in reversed(logging._handlerList[:]):
@@ -350,10 +249,6 @@ class Isolation:
         sys.setswitchinterval(self.interval)
         sys.settrace(None)
         sys.setprofile(None)
-
-    def leave_gc(self):
-        (gc.enable if self.gc[0] else gc.disable)()
-        gc.set_threshold(*self.gc[1])
 
     def libraries(self):
         """Finds out which modules are there that keep something by functions of their own; gives what puts that back."""
@@ -408,31 +303,62 @@ class Isolation:
         """Random numbers can be foretold."""
         self.seeded = True
 
+    def keep_loggers(self, names):
+        """Loggers that a module has made stay, and those above them."""
+        for name in names:
+            while name and name not in self.loggers:
+                self.loggers.add(name)
+                name = name.rpartition(".")[0]
+
     def leave_logging(self, logging):
-        root = logging.root
-        if root.handlers:
-            root.handlers[:] = []
-        if root.level != logging.WARNING:
-            root.setLevel(logging.WARNING)
-        root.filters[:] = []
-        manager = root.manager
+        manager = logging.root.manager
+        self.put_logger_back(logging, "", logging.root)
         if manager.disable:
             manager.disable = 0
+        if manager.loggerClass is not None:
+            manager.loggerClass = None
+        if manager.logRecordFactory is not None:
+            manager.logRecordFactory = None
         for name, logger in list(manager.loggerDict.items()):
+            if isinstance(logger, logging.Logger):
+                self.put_logger_back(logging, name, logger)
             # Those of modules that stay are kept by them.
-            if name.partition(".")[0] not in modules or name.partition(".")[0] == "__main__":
+            top = name.partition(".")[0]
+            if name not in self.loggers and (top not in modules or top == "__main__"):
                 del manager.loggerDict[name]
-            elif isinstance(logger, logging.Logger):
-                kept = [h for h in logger.handlers if isinstance(h, logging.NullHandler)]
-                if kept != logger.handlers:
-                    logger.handlers[:] = kept
-                if logger.level:
-                    logger.setLevel(logging.NOTSET)
-                logger.propagate, logger.disabled = True, False
-        if getattr(logging, "_warnings_showwarning", None) is not None:
-            logging.captureWarnings(False)
+        levels, formatter = self.configured.get(None) or self.configured.setdefault(None, configured()[None])
+        if len(logging._levelToName) != len(levels):
+            logging._levelToName.clear()
+            logging._levelToName.update(levels)
+            logging._nameToLevel.clear()
+            logging._nameToLevel.update({name: level for level, name in levels}, WARN=logging.WARNING, FATAL=logging.FATAL)
+        for name, value in zip(FORMATTER, formatter):
+            if getattr(logging.Formatter, name, None) is not value:
+                setattr(logging.Formatter, name, value)
+
+    def put_logger_back(self, logging, name, logger):
+        handlers, level, filters, propagate, disabled = self.configured.get(name) or ((), 0 if name else 30, (), True, False)
+        if logger.handlers and logger.handlers != list(handlers):
+            null = [h for h in logger.handlers if isinstance(h, logging.NullHandler)]
+            logger.handlers[:] = [*handlers, *null]
+        if logger.level != level:
+            logger.setLevel(level)
+        if logger.filters != list(filters):
+            logger.filters[:] = filters
+        logger.propagate, logger.disabled = propagate, disabled
 
     def end_threads(self):
         """Ends threads that the script left, as the end of a process does."""
-        for thread in set(sys._current_frames()) - self.threads - {_thread.get_ident()}:
+        own = _thread.get_ident()
+        left = set(sys._current_frames()) - self.threads - {own}
+        for thread in left:
             _fcgi.interrupt(thread, SystemExit)
+        if left and sys.version_info < (3, 13):
+            # As long as one of them waits for something, all threads are asked again and again to look for an exception, and one
+            # that is traced (before Python 3.12) does nothing else: whoever meets one ends that.
+            try:
+                _fcgi.interrupt(own, Met)
+                while True:
+                    pass
+            except Met:
+                pass

@@ -1,8 +1,8 @@
 """What stays loaded, and what that means for the next request.
 
 Modules stay. Those of the standard library are put back to how they were when they had been loaded. A module of the script's
-own directory whose loading looked at the request, or wrote something, would be another one the next time: it is loaded
-anew. A module whose loading warned (as those do that are to leave the standard library) warns each time a request
+own directory whose loading looked at the request, wrote something, or changed something outside itself would be another one
+the next time: it is loaded anew. A module whose loading warned (as those do that are to leave the standard library) warns each time a request
 imports it first.
 """
 import os
@@ -11,11 +11,13 @@ import warnings
 from importlib import _bootstrap, _bootstrap_external, machinery
 
 from fcgi import _fcgi, _reload
+from fcgi._effects import CHANGING, Loaded
+from fcgi._settings import Settings
 
 modules = sys.modules
 
 # What these keep are caches, which are as good for the next request.
-CACHES = frozenset(("mimetypes", "sysconfig", "_sysconfigdata", "platform", "uuid", "_strptime", "linecache", "logging"))
+CACHES = frozenset(("mimetypes", "sysconfig", "_sysconfigdata", "platform", "uuid", "_strptime", "linecache"))
 # Names that code uses which may change anything.
 CHANGERS = frozenset(
     "setattr delattr __setattr__ __delattr__ __dict__ vars globals exec eval compile import_module __import__ modules runpy patch mock monkey"
@@ -23,12 +25,11 @@ CHANGERS = frozenset(
 )
 # Names that code uses which may change the builtins.
 BUILTINS = CHANGERS | {"builtins", "__builtins__", "gettext", "install"}
-# Modules whose own functions change them.
-CHANGING = frozenset(
-    "tempfile gettext time locale threading warnings asyncio.events concurrent.futures.thread concurrent.futures.process".split()
-)
 # Variables of requests, by how they begin.
-OF_REQUESTS = ("HTTP_", "REQUEST_", "REMOTE_", "SCRIPT_", "SERVER_", "PATH_", "CONTENT_", "QUERY_STRING", "GATEWAY_")
+OF_REQUESTS = tuple(
+    "HTTP REQUEST_ REMOTE_ SCRIPT_ SERVER_ PATH_ CONTENT_ CONTEXT_ QUERY_STRING GATEWAY_ DOCUMENT_ REDIRECT_ AUTH_ SSL_ UNIQUE_ID"
+    " FCGI_".split()
+)
 
 # The frames of what runs here are left out of tracebacks, as those of the import system are.
 EXEC_MODULE = """
@@ -52,12 +53,20 @@ class Watched(type(os.environ)):
         Watched.looked = Watched.looked or self.encodekey(name).decode("latin-1").startswith(OF_REQUESTS)
         return super().__getitem__(name)
 
+    def __setitem__(self, name, value):
+        Watched.looked = True
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name):
+        Watched.looked = True
+        super().__delitem__(name)
+
     def __iter__(self):
         Watched.looked = True
         return super().__iter__()
 
 
-class Loading:
+class Loading(Loaded):
     """The loading of one module."""
 
     def __init__(self, owner, module):
@@ -66,11 +75,13 @@ class Loading:
         self.warnings = []
         self.volatile = False
         origin = getattr(module.__spec__, "origin", None) or ""
-        self.is_sibling = owner.prefix is not None and origin.startswith(owner.prefix) and not owner.is_library(origin)
-        self.is_standard = not self.is_sibling and owner.is_standard(origin)
+        self.is_standard = owner.is_standard(origin)
+        self.is_sibling = not self.is_standard and owner.folder is not None and owner.is_sibling(origin)
         if self.is_sibling:
             self.watch()
-        elif self.is_standard and self.outer is None:
+        if not self.is_standard:
+            self.look()
+        elif self.outer is None:
             self.warn, warnings.warn = warnings.warn, self.warned
 
     def watch(self):
@@ -95,11 +106,14 @@ class Loading:
 
         stream.__dict__[name] = method
 
-    def unwatch(self):
+    def unwatch(self, failed):
         owner = self.owner
+        code = None if failed else self.module.__spec__.loader.get_code(self.module.__spec__.name)
+        names = names_of(code) if code else {"exec"}
+        owner.beside.update(names)
+        if self.unlook(names, failed):
+            Watched.looked = True
         self.volatile = Watched.looked
-        code = self.module.__spec__.loader.get_code(self.module.__spec__.name)
-        owner.beside.update(names_of(code) if code else {"exec"})
         # Who loads it has looked at the request as well.
         Watched.looked = self.looked or self.volatile
         owner.watching -= 1
@@ -117,15 +131,17 @@ class Loading:
         helper = sys._getframe(1).f_code.co_name == "_deprecated"
         self.warnings.append((arguments[:2], {"stacklevel": level - helper, **named}))
 
-    def over(self):
+    def over(self, failed=False):
         self.owner.current = self.outer
         if self.is_sibling:
-            self.unwatch()
-        elif self.is_standard and self.outer is None:
+            self.unwatch(failed)
+        elif not self.is_standard:
+            self.unlook(frozenset())
+        elif self.outer is None:
             warnings.warn = self.warn
 
     def failed(self):
-        self.over()
+        self.over(True)
 
     def done(self):
         self.over()
@@ -155,9 +171,8 @@ class Uses:
         self.names = frozenset(names)
         self.builtins = bool(names & BUILTINS)
         self.everything = bool(names & CHANGERS)
-        self.gc = "gc" in names or self.everything
-        # The modules that this means, of so many that are known.
-        self.chosen = (-1, [], [])
+        # The modules that this means, of so many that are known, and what puts settings back.
+        self.chosen = (-1, [], [], [])
         self.more = self
 
     def with_names(self, names):
@@ -189,7 +204,8 @@ class Modules:
     """The modules of an interpreter."""
 
     def __init__(self):
-        self.folder = self.prefix = None
+        self.folder = self.isolation = None
+        self.settings = Settings()
         self.current = None
         self.watching = 0
         self.volatile = []
@@ -222,6 +238,11 @@ class Modules:
     def is_standard(self, origin):
         return origin.startswith(self.standard) and not self.is_library(origin) or origin in ("built-in", "frozen")
 
+    def is_sibling(self, origin):
+        """Whether a file is one of the script's own modules: of its directory, or of another one that no package is installed
+        into."""
+        return origin.startswith(os.sep) and not self.is_library(origin)
+
     @staticmethod
     def is_library(origin):
         return "site-packages" in origin or "dist-packages" in origin
@@ -229,6 +250,9 @@ class Modules:
     def learn(self, name, module):
         """Remembers how a module of the standard library is."""
         self.known[name] = module
+        self.settings.learn(name)
+        if name == "threading" and self.isolation:
+            self.isolation.count_threads()
         spec = getattr(module, "__spec__", None)
         if type(spec) is machinery.ModuleSpec and not hasattr(spec, "_initializing"):
             # Those that were there before the import system lack it, which is found out each time that they are imported.
@@ -248,17 +272,18 @@ class Modules:
 
     def enter(self, folder):
         """A script runs whose modules lie in this directory."""
-        self.folder, self.prefix = folder, folder + os.sep
+        self.folder = folder
 
     def leave(self, uses):
         """Forgets what is to be loaded anew, and looks after what has come. Gives the number of the modules of the standard
-        library, and the names and the snapshots of those that a script with such code can have changed."""
+        library, the names and the snapshots of those that a script with such code can have changed, and what puts settings back."""
         if uses.everything or self.learned or self.volatile or self.warning or len(modules) != len(self.known) + 1:
             self.settle(uses)
         # What lies beside scripts is not the script, but is changed as often.
         uses = uses.with_names(self.beside)
         if uses.chosen[0] != len(self.snapshots):
-            uses.chosen = (len(self.snapshots), *self.choose(uses))
+            settings = self.settings.of(uses.names, uses.everything)
+            uses.chosen = (len(self.snapshots), *self.choose(uses), settings)
         return uses.chosen
 
     def settle(self, uses):

@@ -4,8 +4,9 @@ import sys
 from importlib import _bootstrap
 from importlib.util import module_from_spec
 
-from fcgi._current import OF_REQUESTS, Module, answering, current, get_ident
-from fcgi._modules import names_of
+from fcgi._current import Module, answering, current, get_ident
+from fcgi._effects import Loaded
+from fcgi._modules import OF_REQUESTS, names_of
 
 modules = sys.modules
 
@@ -47,6 +48,8 @@ class Main(Shown):
         return request.main or Main.nobody
 
 
+# Those whose loading changes something: whoever imports them wants it to be so, and may ask for nothing else.
+acting = set()
 # What can be asked of a module that the request has not imported.
 KNOWN = ("__name__", "__file__", "__path__", "__package__", "__loader__", "__cached__", "__doc__")
 
@@ -120,8 +123,8 @@ def imported(module):
     """The request that runs has imported it: it gets its own when it asks for something of it."""
     if type(module) is Volatile:
         request = current()
-        if request is not None:
-            request.modules.setdefault(module, None)
+        if request is not None and request.modules.setdefault(module, None) is None and module in acting:
+            load(module, request)
 
 
 def share_imports():
@@ -137,18 +140,21 @@ def share_imports():
         setattr(_bootstrap, name, names[name])
 
 
-class Loading:
+class Loading(Loaded):
     """The loading of a module, by one thread of many."""
 
     def __init__(self, owner, module):
         self.owner, self.module = owner, module
+        self.outer = None
         self.request = request = current()
         self.looked = self.is_sibling = False
         origin = getattr(module.__spec__, "origin", None) or ""
         self.is_standard = owner.is_standard(origin)
         if request is not None:
             self.outer, request.loading = request.loading, self
-            self.is_sibling = origin.startswith(request.prefix) and not owner.is_library(origin)
+            self.is_sibling = not self.is_standard and owner.is_sibling(origin)
+            if not self.is_standard:
+                self.look()
 
     def reads(self, name):
         """A variable is looked at."""
@@ -158,19 +164,27 @@ class Loading:
     def failed(self):
         """The module cannot be loaded."""
         if self.request is not None:
+            self.unlook(frozenset(), True)
             self.request.loading = self.outer
 
     def done(self):
         """The module is loaded."""
         module, spec = self.module, self.module.__spec__
+        if self.request is not None and not self.is_standard:
+            code = spec.loader.get_code(spec.name) if self.is_sibling else None
+            names = names_of(code) if code else {"exec"}
+            if self.is_sibling:
+                self.owner.used(names)
+            if self.unlook(names):
+                self.looked = True
         if self.looked and modules.get(spec.name) is module:
             self.request.modules[module] = module
             module.__class__ = Volatile
+            if self.has_changed:
+                acting.add(module)
         if self.request is not None:
             self.request.loading = self.outer
             if self.is_sibling:
-                code = spec.loader.get_code(spec.name)
-                self.owner.used(names_of(code) if code else {"exec"})
                 if self.looked and self.outer is not None:
                     # Who loads it has looked at the request as well.
                     self.outer.looked = True

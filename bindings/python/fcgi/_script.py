@@ -5,9 +5,9 @@ from importlib.machinery import SourceFileLoader
 
 from fcgi import _fcgi, _removed
 from fcgi._application import split
-from fcgi._ends import Ended
 from fcgi._isolation import Isolation
 from fcgi._modules import CHANGERS, Uses, names_of
+from fcgi._source import compile_script
 from fcgi._streams import Streams
 
 Module = type(sys)
@@ -76,12 +76,12 @@ class Script:
         return os.path.dirname(path) or ".", os.path.realpath(os.path.dirname(real)), names
 
     def compile(self, path):
-        """Compiles a script: gives its code, and the code of a second part when it may be an application."""
+        """Compiles a script: gives its code, the code of a second part when it may be an application, and what warns of it."""
         with open(path, "rb") as file:
             source = file.read()
-        first, rest = split(source, path)
+        first, rest, warn = compile_script(split, source, path)
         self.uses[path] = Uses(names_of(first) | (names_of(rest) if rest else set()))
-        return first, rest
+        return first, rest, warn
 
     def keep(self):
         """Lets go of a script that is an application, without an end; gives its module and its environment."""

@@ -10,7 +10,8 @@ import threading
 from fcgi import _fcgi
 from fcgi._current import current
 from fcgi._ends import FATAL, Ended, Ends
-from fcgi._isolation import Exits, Isolation, limited
+from fcgi._exits import Exits
+from fcgi._isolation import Isolation, limited
 from fcgi._modules import Modules, Uses
 from fcgi._notes import noted
 from fcgi._own_modules import Loading
@@ -131,6 +132,13 @@ class SharedIsolation(Isolation):
     """What requests of one process have in common, and what each does at its end."""
 
     Modules, Exits, Signals, Ends = SharedModules, SharedExits, NoSignals, SharedEnds
+    is_shared = True
+
+    def of_request(self):
+        request = current()
+        if request is None:
+            return 0
+        return len(request.exits), request.moved, request.masked, dict(request.signals), dict(request.sys)
 
     def on_move(self, *_):
         request = current()

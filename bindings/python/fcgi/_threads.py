@@ -19,7 +19,7 @@ from contextvars import Context
 from fcgi import _fcgi, _script
 from fcgi._current import Bound, Request, answering, current, get_ident, inherit_request, running, share_environment, share_sys
 from fcgi._ends import Ended
-from fcgi._isolation import OURS
+from fcgi._signals import OURS
 from fcgi._notes import like, tell
 from fcgi._own_descriptors import replace, share_descriptors
 from fcgi._own_modules import Main, share_imports

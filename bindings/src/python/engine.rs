@@ -53,6 +53,8 @@ struct Compiled {
     code: Py<PyAny>,
     /// The rest of a script that turns out to be no application.
     rest: Py<PyAny>,
+    /// Gives the warnings that compiling it gave.
+    warn: Option<Py<PyAny>>,
 }
 
 /// How a script ended.
@@ -134,8 +136,8 @@ impl Engine {
         let Scripts { begin, compile, end, keep, run, .. } = &self.scripts;
         let make = |path: &Path| -> PyResult<Compiled> {
             let path = ffi::decode(py, path.as_os_str().as_bytes())?;
-            let (code, rest) = compile.call1(py, (&path,))?.extract(py)?;
-            Ok(Compiled { path: path.unbind(), code, rest })
+            let (code, rest, warn) = compile.call1(py, (&path,))?.extract(py)?;
+            Ok(Compiled { path: path.unbind(), code, rest, warn })
         };
         let (path, code) = match self.code.get(script, make) {
             Ok(compiled) => (compiled.path.clone_ref(py).into_bound(py), Ok(compiled)),
@@ -147,6 +149,9 @@ impl Engine {
         let (in_context, globals) = (begun.get_item(0)?, begun.get_item(1)?);
         timeout::begin(request.shared());
         let result = code.and_then(|compiled| {
+            if let Some(warn) = &compiled.warn {
+                in_context.call1((warn,))?;
+            }
             let first = in_context.call1((run, &compiled.code, &globals));
             let rest = compiled.rest.bind(py);
             if rest.is_none() || first.is_err() {

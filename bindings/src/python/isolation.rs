@@ -90,10 +90,15 @@ impl Snapshot {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let dict = self.dict.bind(py);
         let mut former = None;
+        let mut is_known = false;
         for (known, kept) in &mut kept.entries {
             if known.bind(py).eq(key)? {
                 former = kept.replace(value.clone().unbind());
+                is_known = true;
             }
+        }
+        if !is_known {
+            kept.entries.push((key.clone().unbind(), Some(value.clone().unbind())));
         }
         let present = dict.get_item(key)?;
         dict.set_item(key, value)?;
@@ -101,6 +106,31 @@ impl Snapshot {
         drop(kept);
         drop((former, present));
         Ok(())
+    }
+
+    /// The names of what is not as it was, but for modules that have come.
+    fn changes(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let dict = self.dict.bind(py);
+        let now = dict::tag(dict);
+        if now.is_some() && now == kept.tag || matches!(self.compare(py, &kept.entries), Difference::None) {
+            return Ok(Vec::new());
+        }
+        let known = PyDict::new(py);
+        let mut changed = Vec::new();
+        for (key, value) in &kept.entries {
+            known.set_item(key, py.None())?;
+            let now = dict.get_item(key)?;
+            if value.as_ref().is_some_and(|value| now.is_none_or(|now| !now.is(value))) {
+                changed.push(key.clone_ref(py));
+            }
+        }
+        for (key, value) in items(dict) {
+            if !known.contains(&key)? && !value.is_instance_of::<PyModule>() {
+                changed.push(key.unbind());
+            }
+        }
+        Ok(changed)
     }
 
     /// Puts the dictionary back; gives the names of what was changed. Modules that have come stay: a package has those

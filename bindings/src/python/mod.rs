@@ -20,6 +20,7 @@
 mod accept;
 mod application;
 mod asgi;
+mod builtin;
 mod channel;
 mod descriptors;
 mod dict;

@@ -13,7 +13,7 @@ use super::request::Request;
 use super::stdio::{Flush, Stdio};
 use super::traces::Traces;
 use super::turn::Turn;
-use super::{asgi, descriptors, ffi, own, reload, timeout};
+use super::{asgi, builtin, descriptors, ffi, own, reload, timeout};
 
 /// Adds what the package `fcgi` needs to its native module.
 ///
@@ -30,6 +30,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(isolation::restore_all, module)?)?;
     module.add_function(wrap_pyfunction!(isolation::clear_module, module)?)?;
     module.add_function(wrap_pyfunction!(isolation::others, module)?)?;
+    module.add_function(wrap_pyfunction!(builtin::builtin, module)?)?;
     module.add_function(wrap_pyfunction!(run, module)?)?;
     module.add_function(wrap_pyfunction!(forked, module)?)?;
     module.add_function(wrap_pyfunction!(is_forked, module)?)?;
@@ -119,7 +120,9 @@ pub(super) mod sources {
         ("fcgi._script", false, include_str!("../../python/fcgi/_script.py")),
         ("fcgi._application", false, include_str!("../../python/fcgi/_application.py")),
         ("fcgi._audit", false, include_str!("../../python/fcgi/_audit.py")),
+        ("fcgi._effects", false, include_str!("../../python/fcgi/_effects.py")),
         ("fcgi._ends", false, include_str!("../../python/fcgi/_ends.py")),
+        ("fcgi._exits", false, include_str!("../../python/fcgi/_exits.py")),
         ("fcgi._files", false, include_str!("../../python/fcgi/_files.py")),
         ("fcgi._flup", false, include_str!("../../python/fcgi/_flup.py")),
         ("fcgi._forked", false, include_str!("../../python/fcgi/_forked.py")),
@@ -131,6 +134,8 @@ pub(super) mod sources {
         ("fcgi._reload", false, include_str!("../../python/fcgi/_reload.py")),
         ("fcgi._serve", false, include_str!("../../python/fcgi/_serve.py")),
         ("fcgi.flup", false, include_str!("../../python/fcgi/flup.py")),
+        ("fcgi._signals", false, include_str!("../../python/fcgi/_signals.py")),
+        ("fcgi._source", false, include_str!("../../python/fcgi/_source.py")),
         ("fcgi._streams", false, include_str!("../../python/fcgi/_streams.py")),
         ("fcgi._notes", false, include_str!("../../python/fcgi/_notes.py")),
         ("fcgi._removed", false, include_str!("../../python/fcgi/_removed.py")),
@@ -138,6 +143,7 @@ pub(super) mod sources {
         ("fcgi._own_descriptors", false, include_str!("../../python/fcgi/_own_descriptors.py")),
         ("fcgi._own_modules", false, include_str!("../../python/fcgi/_own_modules.py")),
         ("fcgi._own_streams", false, include_str!("../../python/fcgi/_own_streams.py")),
+        ("fcgi._settings", false, include_str!("../../python/fcgi/_settings.py")),
         ("fcgi._shared", false, include_str!("../../python/fcgi/_shared.py")),
         ("fcgi._threads", false, include_str!("../../python/fcgi/_threads.py")),
         ("fcgi._wsgi", false, include_str!("../../python/fcgi/_wsgi.py")),

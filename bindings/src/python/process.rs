@@ -30,6 +30,20 @@ unsafe impl Send for Signals {}
 // SAFETY: as above, and it never changes.
 unsafe impl Sync for Signals {}
 
+#[pymethods]
+impl Signals {
+    /// Whether a signal is handled as it was, or by nobody.
+    fn holds(&self, number: libc::c_int) -> bool {
+        // SAFETY: the call only fills what it is given.
+        let now = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(number, std::ptr::null(), &raw mut action);
+            action.sa_sigaction
+        };
+        now == libc::SIG_DFL || self.0.iter().any(|(known, action)| *known == number && action.sa_sigaction == now)
+    }
+}
+
 /// The handlers as they are.
 #[pyfunction]
 fn save_signals() -> Signals {

@@ -56,7 +56,6 @@ struct Uses {
     object: Py<PyAny>,
     builtins: bool,
     everything: bool,
-    gc: bool,
 }
 
 impl Traces {
@@ -69,16 +68,16 @@ impl Traces {
         self.functions.count_threads.bind(py).call0()?.is_truthy()
     }
 
-    /// What the code can change: builtins, everything, settings of the garbage collector.
-    fn look_up(&self, uses: &Bound<'_, PyAny>) -> PyResult<(bool, bool, bool)> {
+    /// What the code can change: builtins, everything.
+    fn look_up(&self, uses: &Bound<'_, PyAny>) -> PyResult<(bool, bool)> {
         let mut state = self.state();
         if let Some(known) = state.uses.as_ref().filter(|known| known.object.is(uses)) {
-            return Ok((known.builtins, known.everything, known.gc));
+            return Ok((known.builtins, known.everything));
         }
         let is = |name: &str| uses.getattr(name)?.is_truthy();
-        let found = (is("builtins")?, is("everything")?, is("gc")?);
+        let found = (is("builtins")?, is("everything")?);
         let object = uses.clone().unbind();
-        state.uses = Some(Uses { object, builtins: found.0, everything: found.1, gc: found.2 });
+        state.uses = Some(Uses { object, builtins: found.0, everything: found.1 });
         Ok(found)
     }
 
@@ -169,7 +168,7 @@ impl Traces {
     /// Puts back what a script changed whose code is as `uses` says. Gives whether functions of the library had to be undone.
     pub(super) fn leave(&self, uses: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = uses.py();
-        let (builtins, everything, gc) = self.look_up(uses)?;
+        let (builtins, everything) = self.look_up(uses)?;
         let first = if builtins { &self.with_builtins } else { &self.of_sys }.bind(py);
         let lists = self.lists.bind(py);
         let mut chosen = uses.getattr(intern!(py, "chosen"))?.cast_into::<PyTuple>()?;
@@ -183,8 +182,8 @@ impl Traces {
         }
         self.functions.filters_mutated.bind(py).call0()?;
         self.leave_limits(py)?;
-        if gc {
-            self.isolation.call_method0(py, intern!(py, "leave_gc"))?;
+        for setting in chosen.get_item(3)?.cast::<PyList>()? {
+            setting.call0()?;
         }
         let undo = self.undo.bind(py);
         let had_to_undo = !undo.is_empty();

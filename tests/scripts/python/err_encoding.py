@@ -1,0 +1,2 @@
+# café
+print("Content-Type: text/plain\n")
