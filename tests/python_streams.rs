@@ -107,3 +107,35 @@ fn unbuffered_output_does_not_wait() {
         }
     }
 }
+
+/// A thread that waits for ever has not yet met the exception that is to end it: the code of others is not to be held up.
+#[test]
+fn a_thread_that_stays_holds_nobody_up() {
+    let directory = Directory::new();
+    directory.file(
+        "script.py",
+        r#"
+import os, sys, threading
+print("Content-Type: text/plain\n")
+if os.environ["QUERY_STRING"] == "leave":
+    lock = threading.Lock()
+    lock.acquire()
+    threading.Thread(target=lock.acquire, daemon=True).start()
+events = []
+def function():
+    for n in range(3):
+        pass
+sys.settrace(lambda frame, event, argument: events.append(frame.f_code.co_name))
+function()
+sys.settrace(None)
+print(events)
+"#,
+    );
+    let address = directory.socket("s");
+    let script = directory.path().join("script.py").display().to_string();
+    let _server = serve_with(FCGI_PYTHON, &address, &["--request-timeout", "20", &script]);
+    for what in ["leave", "", "leave", "", ""] {
+        let reply = call(&address, &[("QUERY_STRING", what.as_bytes())], b"");
+        assert_eq!(reply.text(), "Content-Type: text/plain\n\n['function']\n", "{}", reply.errors());
+    }
+}

@@ -1,6 +1,9 @@
 //! The parts of CPython's C interface that PyO3 has no words for.
 #![allow(unsafe_code)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::exceptions::PyBaseException;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
@@ -69,10 +72,31 @@ pub(super) fn as_bytes<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyB
     }
 }
 
+/// Threads have been told to meet an exception, and may not have met it.
+static IS_TOLD: AtomicBool = AtomicBool::new(false);
+
 /// Lets a thread meet an exception at its next instruction.
 pub(super) fn interrupt(thread: std::ffi::c_ulong, exception: &Bound<'_, PyAny>) {
+    IS_TOLD.store(true, Ordering::Relaxed);
     // SAFETY: the interpreter is held, and the function takes a reference of its own.
     unsafe { ffi::PyThreadState_SetAsyncExc(thread as _, exception.as_ptr()) };
+}
+
+/// Lets nobody look for exceptions any more that threads have been told to meet. Until the next thread meets one, CPython up to
+/// 3.12 lets all of them look before each step, and 3.11 does not let those go on that are traced. This thread meets one here; a
+/// thread that waits still meets its own, when it has to do with another one.
+pub(super) fn settle_exceptions() {
+    if !IS_TOLD.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    Python::attach(|py| {
+        let this = Thread::current();
+        interrupt(this.0, py.get_type::<PyBaseException>().as_any());
+        if py.run(c"for _ in range(9): pass", None, None).is_ok() {
+            this.forget_exception(py);
+        }
+        IS_TOLD.store(false, Ordering::Relaxed);
+    });
 }
 
 /// A thread that runs code of Python's, as others reach it.
@@ -92,6 +116,7 @@ impl Thread {
 
     /// Takes back an exception that the thread has not met.
     pub(super) fn forget_exception(self, _py: Python<'_>) {
+        IS_TOLD.store(true, Ordering::Relaxed);
         // SAFETY: the interpreter is held, and nothing is what takes it back.
         unsafe { ffi::PyThreadState_SetAsyncExc(self.0 as _, std::ptr::null_mut()) };
     }

@@ -95,6 +95,7 @@ pub(super) fn set_up(py: Python<'_>, setup: &Setup) -> PyResult<()> {
 
 /// A request's code begins to run.
 pub(super) fn begin(request: &Shared) {
+    ffi::settle_exceptions();
     LIMIT.with_borrow(|limit| {
         let Some(Limit { watched, target, slow }) = limit else { return };
         if let Some(slow) = slow {
