@@ -313,6 +313,7 @@ fn python_threads_at_once() {
         "state_process.py",
         "state_library.py",
         "state_settings.py",
+        "proc_servers.py",
         "exit_by_timer.py",
         "err_module.py",
         "err_warnings.py",

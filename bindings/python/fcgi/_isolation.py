@@ -9,7 +9,7 @@ import warnings
 from fcgi import _fcgi
 from fcgi._effects import FORMATTER, configured, loggers
 from fcgi._ends import Ends
-from fcgi._exits import Exits
+from fcgi._exits import Exits, unraisable
 from fcgi._modules import Modules
 from fcgi._notes import Counter, noted, tell
 from fcgi._settings import Codecs
@@ -31,10 +31,6 @@ def limited(function, *arguments):
         function(*arguments)
     finally:
         _fcgi.limited(before)
-
-
-class Met(BaseException):
-    """An exception that this thread sends itself."""
 
 
 class Isolation:
@@ -65,7 +61,8 @@ class Isolation:
         self.paths = {}
         self.zone = os.environ.get("TZ")
         self.seeded = self.watches_random = False
-        self.count_threads()
+        for name, module in list(modules.items()):
+            self.count_anew(name, module)
         self.codecs = self.Codecs(self)
         for name in ("umask", "chdir", "fchdir"):
             tell(self.on_move, name, os, modules["posix"])
@@ -94,11 +91,14 @@ class Isolation:
         self.traces = _fcgi.Traces(self)
         self.modules.isolation = self
 
-    def count_threads(self):
-        """Lets the names of threads begin anew with each request."""
-        threading = modules.get("threading")
-        if threading and not isinstance(threading._counter, Counter):
-            threading._counter = Counter(1, self.undo)
+    def count_anew(self, name, module):
+        """Lets the names of threads and processes that a module makes begin anew with each request."""
+        if name == "threading" and not isinstance(module._counter, Counter):
+            module._counter = Counter(1, self.undo)
+        elif name == "multiprocessing.process" and not isinstance(module._process_counter, Counter):
+            module._process_counter = Counter(1, self.undo)
+        elif name == "concurrent.futures.thread" and not isinstance(module.ThreadPoolExecutor._counter, Counter):
+            module.ThreadPoolExecutor._counter = Counter(0, self.undo)
 
     def on_move(self, *_):
         """The process is no longer where it was."""
@@ -188,18 +188,29 @@ class Isolation:
                 self.left += waiting
                 raise
 
-    @staticmethod
-    def end_processes():
+    # The start method of `multiprocessing` before somebody asks for it.
+    start_method = None
+
+    def end_processes(self):
         """Waits for processes of `multiprocessing`, ends those that are daemons, and those that serve these."""
         util = modules["multiprocessing.util"]
-        try:
-            util._exit_function()
-        finally:
+        if modules["multiprocessing.process"]._children or util._finalizer_registry:
+            try:
+                util._exit_function()
+            except Exception as e:
+                unraisable(e, util._exit_function)
             util._exiting = False
+        # Whoever makes a process has set it for all.
+        context = modules.get("multiprocessing.context")
+        if context is not None and not self.is_shared:
+            context._default_context._actual_context = self.start_method
         for name, attribute in (("forkserver", "_forkserver"), ("resource_tracker", "_resource_tracker")):
             server = getattr(modules.get("multiprocessing." + name), attribute, None)
             if server is not None and hasattr(server, "_stop"):
-                server._stop()
+                try:
+                    server._stop()
+                except OSError:
+                    pass  # Its socket is gone already.
 
     def run_finalizers(self, finalize):
         waiting = [(info.index, f) for f, info in list(finalize._registry.items()) if info.atexit]
@@ -349,16 +360,5 @@ class Isolation:
 
     def end_threads(self):
         """Ends threads that the script left, as the end of a process does."""
-        own = _thread.get_ident()
-        left = set(sys._current_frames()) - self.threads - {own}
-        for thread in left:
+        for thread in set(sys._current_frames()) - self.threads - {_thread.get_ident()}:
             _fcgi.interrupt(thread, SystemExit)
-        if left and sys.version_info < (3, 13):
-            # As long as one of them waits for something, all threads are asked again and again to look for an exception, and one
-            # that is traced (before Python 3.12) does nothing else: whoever meets one ends that.
-            try:
-                _fcgi.interrupt(own, Met)
-                while True:
-                    pass
-            except Met:
-                pass

@@ -251,8 +251,8 @@ class Modules:
         """Remembers how a module of the standard library is."""
         self.known[name] = module
         self.settings.learn(name)
-        if name == "threading" and self.isolation:
-            self.isolation.count_threads()
+        if self.isolation:
+            self.isolation.count_anew(name, module)
         spec = getattr(module, "__spec__", None)
         if type(spec) is machinery.ModuleSpec and not hasattr(spec, "_initializing"):
             # Those that were there before the import system lack it, which is found out each time that they are imported.

@@ -177,7 +177,9 @@ class Script:
     def leave(self, status):
         """Ends a child that the script forked and that came to the script's end."""
         try:
-            self.isolation.finish()
-            self.streams.close(status)
+            try:
+                self.isolation.finish()
+            finally:
+                self.streams.close(status)
         finally:
             self.isolation.ends.exit(status)

@@ -134,7 +134,7 @@ class Settings:
             *simple(sys, "get_coroutine_origin_tracking_depth", "set_coroutine_origin_tracking_depth"),
             Setting("decimal", " ".join(CONTEXTS), get_decimal, put_decimal),
             Setting("mimetypes", "add_type " + " ".join(TYPES), get_mimetypes, put_mimetypes),
-            Setting("multiprocessing.context", "set_start_method", get_start_method, put_start_method),
+            Setting("multiprocessing.context", "multiprocessing concurrent set_start_method", get_start_method, put_start_method),
         ]
         self.known = []
         for name in {setting.module for setting in self.all} & modules.keys():

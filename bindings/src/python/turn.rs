@@ -11,7 +11,6 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString, PyTuple};
 use super::descriptors;
 use super::isolation::{Snapshot, clear_module, put_list_back};
 use super::stdio::Stdio;
-use super::timeout::RequestTimeout;
 use super::traces::Traces;
 
 /// The requests of one interpreter's scripts, one after the other.
@@ -128,6 +127,7 @@ impl Turn {
         if !self.exits.bind(py).is_empty()
             || self.traces.get().has_threads(py)?
             || modules.contains(intern!(py, "concurrent.futures"))?
+            || modules.contains(intern!(py, "multiprocessing.util"))?
         {
             return Ok(true);
         }
@@ -147,9 +147,10 @@ impl Turn {
         if self.has_more_to_do(py)?
             && let Err(e) = self.isolation.call_method0(py, intern!(py, "finish"))
         {
-            if !e.is_instance_of::<RequestTimeout>(py) {
+            if e.is_instance(py, self.ended.bind(py)) {
                 return Err(e);
             }
+            // Whatever it is: what the streams hold is this request's, and not the next one's.
             *status = self.report(py, &e.into_value(py).into_bound(py).into_any())?;
         }
         *status = self.close(py, *status)?;
