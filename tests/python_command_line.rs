@@ -352,17 +352,20 @@ fn the_environment_that_it_lies_in() {
     assert_eq!(finds(FCGI_PYTHON, here, &[("VIRTUAL_ENV", &here.join("none"))]), theirs);
 }
 
+/// Where the library of the real one lies.
+pub fn python_library() -> PathBuf {
+    let output = Command::new(PYTHON).args(["-Ic", "import os; print(os.path.dirname(os.__file__))"]).output().unwrap();
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+}
+
 /// Installs a program as the `python3` of a prefix that has the library of the real one.
 pub fn install_as_python3(program: &str, prefix: &Path) -> PathBuf {
-    let library =
-        Command::new(PYTHON).args(["-Ic", "import os; print(os.path.dirname(os.__file__))"]).output().unwrap();
-    let library = String::from_utf8(library.stdout).unwrap();
-    let library = Path::new(library.trim());
+    let library = python_library();
     let [bin, lib] = ["bin", "lib"].map(|name| prefix.join(name));
     for made in [&bin, &lib] {
         std::fs::create_dir_all(made).unwrap();
     }
-    symlink(library, lib.join(library.file_name().unwrap())).unwrap();
+    symlink(&library, lib.join(library.file_name().unwrap())).unwrap();
     let python = bin.join("python3");
     std::fs::copy(program, &python).unwrap();
     python

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use super::Language;
 use super::ways::{Config, Program, Served, Way};
 use crate::nginx::free_port;
+use crate::python_command_line::python_library;
 use crate::support::http::{self, Answer};
-use crate::support::{Directory, Running, plain_environment, repository};
+use crate::support::{Directory, FCGI_PYTHON, Running, plain_environment, repository};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -208,15 +209,36 @@ impl Drop for Site {
     }
 }
 
-/// The program where all users can reach it: a repository may lie in a home directory that is closed to others.
+/// The program where all users can reach it: a repository, or the Python that it was built with, may lie in a home directory that
+/// is closed to others.
 fn reachable(program: &str, directory: &Directory) -> String {
     let is_open = |path: &Path| std::fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o001 != 0);
-    if Path::new(program).ancestors().all(is_open) {
+    let is_reachable = |path: &Path| path.ancestors().all(is_open);
+    if program == FCGI_PYTHON && !is_reachable(&python_library()) {
+        return with_its_library(program, directory);
+    }
+    if is_reachable(Path::new(program)) {
         return program.to_owned();
     }
     let copy = directory.path().join("program");
     std::fs::copy(program, &copy).unwrap();
     copy.display().to_string()
+}
+
+/// A copy as the `python3` of an installation that has a copy of the library.
+fn with_its_library(program: &str, directory: &Directory) -> String {
+    let library = python_library();
+    let copy = directory.path().join("installation/lib").join(library.file_name().unwrap());
+    std::fs::create_dir_all(&copy).unwrap();
+    let line =
+        "tar -C \"$1\" --exclude=./test --exclude=./site-packages --exclude=__pycache__ -cf - . | tar -C \"$2\" -xf -";
+    let status = Command::new("sh").args(["-c", line, "sh"]).args([&library, &copy]).status().unwrap();
+    assert!(status.success(), "{library:?} can be copied");
+    let bin = directory.path().join("installation/bin");
+    std::fs::create_dir(&bin).unwrap();
+    let python = bin.join("python3");
+    std::fs::copy(program, &python).unwrap();
+    python.display().to_string()
 }
 
 /// Waits until something is so.
