@@ -40,6 +40,13 @@ pub fn outdated() -> Option<String> {
     })
 }
 
+/// Why the one that the program was built with is not found, unless `PYTHONHOME` says where its library is.
+pub(super) fn why_missing() -> Option<String> {
+    let (executable, _) = BUILT_WITH.get()?;
+    let error = std::fs::metadata(executable).err().filter(|_| std::env::var_os("PYTHONHOME").is_none())?;
+    Some(format!("{executable}, which this program was built with and whose library it needs, cannot be used: {error}"))
+}
+
 /// Finds it: the program itself, where it is the `python3` of an installation; of the virtual environment that it lies in,
 /// else of the one that is active, else the one that it was built with. `version` is CPython's ("Python 3.11.2").
 pub(super) fn find(version: &str) -> Option<PathBuf> {

@@ -128,7 +128,11 @@ fn initialize(setup: &Setup) -> anyhow::Result<Option<u8>> {
     let words: Vec<CString> = words.iter().map(|w| c_string(w)).collect::<anyhow::Result<_>>()?;
     let pointers: Vec<*mut std::ffi::c_char> = words.iter().map(|w| w.as_ptr().cast_mut()).collect();
     let count = pointers.len() as ffi::Py_ssize_t;
-    let executable = executable::find(&version()).map(|path| c_string(path.as_os_str())).transpose()?;
+    let executable = executable::find(&version());
+    if let (None, Some(why)) = (&executable, executable::why_missing()) {
+        eprintln!("{}: {why}", setup.program.display());
+    }
+    let executable = executable.map(|path| c_string(path.as_os_str())).transpose()?;
     // SAFETY: the configurations are initialized before they are used and cleared after; the strings outlive the calls.
     unsafe {
         let mut before: ffi::PyPreConfig = std::mem::zeroed();
