@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::client::{Reply, call, connect, params, read_reply, record, stream};
-use crate::support::{Directory, FCGI_PYTHON, Running, plain_environment, repository};
+use crate::support::{Directory, FCGI_PYTHON, Running, plain_environment, repository, serve_with};
 
 /// A runner whose log can be read when it has ended.
 fn serve(address: &str, arguments: &[&str]) -> Running {
@@ -322,4 +322,45 @@ fn a_launcher_with_a_socket_of_its_own_and_as_a_cgi_program() {
     assert_eq!((stdout, &*stderr), (String::from_utf8_lossy(&expected).into_owned(), ""));
     // Without the option, there is no such module.
     assert!(without_server(&[&script], &environment, "").1.contains("No module named 'flup'"));
+}
+
+/// An environment is used again only when it is as it was and nobody has kept it.
+#[test]
+fn an_environment_belongs_to_one_request() {
+    let directory = Directory::new();
+    directory.file("keeps.py", "held = []\n");
+    directory.file(
+        "script.py",
+        r#"
+import os
+import keeps
+print("Content-Type: text/plain\n")
+print(os.environ.get("ADDED"), os.environ["QUERY_STRING"], [held[b"QUERY_STRING"].decode() for held in keeps.held])
+what = os.environ["QUERY_STRING"].partition("-")[0]
+if what == "hold":
+    keeps.held.append(os.environ._data)
+elif what == "write":
+    os.environ["ADDED"] = "1"
+    os.environb[b"QUERY_STRING"] = b"changed"
+elif what == "delete":
+    del os.environ["QUERY_STRING"]
+elif what == "clear":
+    os.environ.clear()
+"#,
+    );
+    let address = directory.socket("s");
+    let script = directory.path().join("script.py").display().to_string();
+    let _server = serve_with(FCGI_PYTHON, &address, &[&script]);
+    let mut held: Vec<String> = Vec::new();
+    for n in 0..3 {
+        for what in ["hold", "", "", "write", "", "hold", "delete", "", "clear", "", "write", "hold", ""] {
+            let query = format!("{what}-{n}");
+            let reply = call(&address, &[("QUERY_STRING", query.as_bytes())], b"");
+            let expected = format!("Content-Type: text/plain\n\nNone {query} {held:?}\n").replace('"', "'");
+            assert_eq!(reply.text(), expected, "{}", reply.errors());
+            if what == "hold" {
+                held.push(query);
+            }
+        }
+    }
 }

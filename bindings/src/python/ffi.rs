@@ -159,6 +159,12 @@ pub(super) fn set_recursion_limit(_py: Python<'_>, limit: i32) {
     unsafe { ffi::Py_SetRecursionLimit(limit) };
 }
 
+/// How many references there are to an object.
+pub(super) fn count_holders(object: &Bound<'_, PyAny>) -> isize {
+    // SAFETY: the object is live, and the interpreter is held.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) as isize }
+}
+
 /// An object that somebody else holds.
 pub(super) fn borrowed(py: Python<'_>, object: *mut ffi::PyObject) -> Bound<'_, PyAny> {
     // SAFETY: the callers have it from a live dictionary, and the interpreter is held.

@@ -12,6 +12,8 @@ use fcgi_core::Params;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
+use crate::python::{dict, ffi};
+
 unsafe extern "C" {
     static mut environ: *const *const c_char;
 }
@@ -34,6 +36,8 @@ struct State {
     objects: Vec<Objects>,
     /// Its environment as it was before its script ran.
     last: Option<Py<PyDict>>,
+    /// The copy that it was given, and the copy's tag.
+    given: Option<(Py<PyDict>, u64)>,
     block: Block,
     /// Another thread may still look something up in it.
     previous: Block,
@@ -112,29 +116,49 @@ impl State {
         variables(&self.params).zip(&self.objects)
     }
 
-    /// Takes over the values of a request; false when its variables have other names than those of the last one.
-    fn update(&mut self, py: Python<'_>, params: &Params) -> PyResult<bool> {
-        let Some(last) = &self.last else { return Ok(false) };
-        let Some(different) = params.differences(&self.params) else { return Ok(false) };
-        if different.is_empty() {
-            return Ok(true);
-        }
-        let has_all = self.objects.len() == params.len();
-        if !has_all || different.iter().any(|&at| params.pair(at).1.contains(&0)) {
-            return Ok(false);
-        }
-        self.owner = Owner::Nobody;
-        for at in different {
-            let value = PyBytes::new(py, params.pair(at).1).unbind();
-            last.bind(py).set_item(&self.objects[at].name, &value)?;
-            self.objects[at].value = value;
-        }
-        self.params.clone_from(params);
-        Ok(true)
+    /// What the last request was given, if it has changed nothing in it and nobody but the two objects of the module `os` has it.
+    fn unchanged<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyDict>> {
+        let (given, tag) = self.given.take()?;
+        (ffi::count_holders(given.bind(py)) <= 3 && dict::tag(given.bind(py)) == Some(tag))
+            .then(|| given.into_bound(py))
     }
 
-    /// Takes over the variables of a request, of which those that the last one had, too, keep their objects.
-    fn renew(&mut self, py: Python<'_>, base: &Bound<'_, PyDict>, params: &Params) -> PyResult<()> {
+    /// Takes over the values of a request; gives the environment that is to be copied, or may be used as it is (`given`). `None`
+    /// when the variables have other names than those of the last one.
+    fn update<'py>(
+        &mut self,
+        py: Python<'py>,
+        params: &Params,
+        given: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let Some(last) = &self.last else { return Ok(None) };
+        let Some(different) = params.differences(&self.params) else { return Ok(None) };
+        let has_all = self.objects.len() == params.len();
+        if !different.is_empty() {
+            if !has_all || different.iter().any(|&at| params.pair(at).1.contains(&0)) {
+                return Ok(None);
+            }
+            self.owner = Owner::Nobody;
+            for at in different {
+                let value = PyBytes::new(py, params.pair(at).1).unbind();
+                for environment in [Some(last.bind(py)), given.as_ref()].into_iter().flatten() {
+                    environment.set_item(&self.objects[at].name, &value)?;
+                }
+                self.objects[at].value = value;
+            }
+            self.params.clone_from(params);
+        }
+        given.map_or_else(|| last.bind(py).copy(), Ok).map(Some)
+    }
+
+    /// Takes over the variables of a request, of which those that the last one had, too, keep their objects; gives a copy of its
+    /// environment.
+    fn renew<'py>(
+        &mut self,
+        py: Python<'py>,
+        base: &Bound<'py, PyDict>,
+        params: &Params,
+    ) -> PyResult<Bound<'py, PyDict>> {
         // What goes wrong on the way must not be taken for whole.
         (self.last, self.owner) = (None, Owner::Nobody);
         let last = base.copy()?;
@@ -153,8 +177,9 @@ impl State {
         drop(former);
         former_params.clone_from(params);
         self.params = former_params;
+        let copy = last.copy();
         self.last = Some(last.unbind());
-        Ok(())
+        copy
     }
 }
 
@@ -174,9 +199,12 @@ impl Environment {
     /// Makes a request's environment that of the process; gives it as Python keeps it.
     pub(in crate::python) fn enter<'py>(&self, py: Python<'py>, params: &Params) -> PyResult<Bound<'py, PyDict>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.update(py, params)? {
-            state.renew(py, self.base_dict.bind(py), params)?;
-        }
+        let given = state.unchanged(py);
+        let environment = match state.update(py, params, given)? {
+            Some(environment) => environment,
+            None => state.renew(py, self.base_dict.bind(py), params)?,
+        };
+        state.given = dict::tag(&environment).map(|tag| (environment.clone().unbind(), tag));
         if self.is_process {
             let State { block, previous, owner, .. } = &mut *state;
             if *owner != Owner::Request {
@@ -190,8 +218,7 @@ impl Environment {
             }
             block.give();
         }
-        let last = state.last.as_ref().unwrap_or(&self.base_dict);
-        last.bind(py).copy()
+        Ok(environment)
     }
 
     /// What an application keeps of the environment that its script ran in: all but the request's variables. What the script
