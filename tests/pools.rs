@@ -126,9 +126,16 @@ fn growth_and_shrinkage_are_seen_in_the_status_as_load_comes_and_goes() {
     let seen = |names: [&str; 3]| names.map(|name| ask()[name].as_u64().unwrap());
     assert_eq!(ask()["process manager"], "dynamic");
     let now = ["active processes", "total processes", "listen queue"];
-    for round in 1..=2 {
+    for round in 1..=3 {
         wait_for("one idles", || seen(now) == [0, 1, 0]);
+        let [one] = pool.workers()[..] else { panic!("one") };
+        let open = || std::fs::read_dir(format!("/proc/{one}/fd")).unwrap().count();
+        let before = open();
         let mut busy: Vec<_> = (0..12).map(|_| connect(&pool.address)).collect();
+        if round > 1 {
+            // It can do nothing but give them to others as soon as it is busy.
+            wait_for("the one that idles has them all", || open() == before + 12);
+        }
         busy.iter_mut().for_each(|socket| send(&mut **socket, "wait"));
         // Workers may have seen some of those that wait.
         wait_for("all that may work, and others wait", || matches!(seen(now), [4, 4, 1..=8]));

@@ -52,10 +52,11 @@ impl Lobby {
         if nobody {
             self.held.extend(std::iter::from_fn(|| channel.take()));
         }
-        if self.line.is_none() || self.with_channel == nobody {
-            self.with_channel = !nobody;
-            // What is in the channel is for workers alone.
-            self.line = line(listeners, (!nobody && can_grow).then_some(channel));
+        // What is in the channel is for workers alone.
+        let with_channel = !nobody && can_grow;
+        if self.line.is_none() || self.with_channel != with_channel {
+            self.with_channel = with_channel;
+            self.line = line(listeners, with_channel.then_some(channel));
         }
         if self.next_look.is_some_and(|at| at > now) {
             return false;
