@@ -135,3 +135,25 @@ fn a_configuration_file_that_changes_during_a_reload_waits_for_the_next_one() {
     assert_eq!(says(), "two");
     server.stop();
 }
+
+/// What comes between the last look of the old program and the first of the new one is heard by the new one.
+#[test]
+fn a_server_is_stopped_while_it_becomes_the_new_program() {
+    for _ in 0..20 {
+        let directory = Directory::new();
+        let script = directory.file("pid.lua", SCRIPT).display().to_string();
+        let server = Logged::start(FCGI_LUA, directory, &["--workers", "1", &script]);
+        pid(&server.address);
+        server.running.signal("HUP");
+        while !server.log().contains(" reloading") {
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&server.running.0),
+            rustix::process::Signal::TERM,
+        )
+        .unwrap();
+        let mut running = server.running;
+        assert_eq!(running.wait(Duration::from_secs(60)).0, Some(0));
+    }
+}

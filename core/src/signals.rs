@@ -101,6 +101,16 @@ impl Heard {
         self.flags.iter().any(|(known, heard)| *known == signal && heard.swap(false, SeqCst))
     }
 
+    /// Lets the program that this process becomes hear what has been heard and not obeyed. To be called where they are
+    /// [held back](all_held_back): until then, one may have come since the last call of [`take`](Self::take).
+    pub(crate) fn leave(&self) {
+        for (signal, heard) in &self.flags {
+            if heard.swap(false, SeqCst) {
+                let _ = nix::sys::signal::raise(*signal);
+            }
+        }
+    }
+
     /// Makes the descriptor wait for the next signal.
     pub fn woken(&self) {
         while rustix::io::read(&self.wake, &mut [0; 64]).is_ok_and(|count| count > 0) {}

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
-use fcgi_core::inherit;
+use fcgi_core::{inherit, signals};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -139,11 +139,9 @@ pub(crate) fn carry_workers() -> anyhow::Result<Vec<(OsString, OsString)>> {
     let from = pipe.try_clone()?;
     let _ = WORKERS.set(pipe);
     let carry = move || carry(&from, file);
-    std::thread::Builder::new()
-        .name("log".to_owned())
-        .stack_size(STACK)
-        .spawn(carry)
-        .context("cannot start a thread")?;
+    let thread = std::thread::Builder::new().name("log".to_owned()).stack_size(STACK);
+    // Signals are for the parent's own thread: what this one heard would be lost when the parent becomes another program.
+    signals::all_held_back(|| thread.spawn(carry))?.context("cannot start a thread")?;
     Ok(vec![(PIPE.into(), number.to_string().into())])
 }
 

@@ -17,6 +17,7 @@ use crate::poll::{Interest, wait_for};
 use crate::protocol::session::Event;
 use crate::protocol::values::Values;
 use crate::protocol::{Limits, Params, ProtocolStatus, RecordType, Session, encoder};
+use crate::signals;
 
 /// The longest request.
 const LONGEST: usize = 64 << 10;
@@ -46,14 +47,16 @@ impl Window {
     pub fn open(listener: Listener, allowed: AllowList, desk: Arc<Desk>) -> io::Result<Self> {
         let window = Self::default();
         let this = window.clone();
-        thread().spawn(move || {
+        // Signals are for the parent's own thread: what this one heard would be lost when the parent becomes another program.
+        let answer = move || {
             while let Ok(true) = wait_for(&listener, Interest { read: true, write: false }, None) {
                 if let Err(e) = this.accept(&listener, &allowed, &desk) {
                     tracing::error!("cannot accept connections for the status: {e}");
                     thread::sleep(Duration::from_secs(1));
                 }
             }
-        })?;
+        };
+        signals::all_held_back(|| thread().spawn(answer))??;
         Ok(window)
     }
 

@@ -280,7 +280,7 @@ impl Parent {
         }
         self.observer.becomes_new();
         let _nothing_is_accepted = self.window.as_ref().map(Window::pause);
-        let why = reload::become_new(&program, &self.crews);
+        let why = reload::become_new(&program, &self.crews, &self.heard);
         tracing::error!("not reloaded: {}: {why}", program.path.display());
         self.observer.serves();
     }

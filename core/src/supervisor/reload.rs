@@ -18,7 +18,7 @@ use crate::handover::Channel;
 use crate::inherit::{self, numbered, without_number};
 use crate::listener::Listener;
 use crate::scoreboard::Scoreboard;
-use crate::signals;
+use crate::signals::{self, Heard};
 
 /// The variable that says what is left. Lines, the first of them a word that says why.
 const KEPT: &str = "FCGI_SUPERVISOR";
@@ -192,12 +192,16 @@ pub(super) fn start_trial(program: &Program, crews: &[Crew], changed: &BTreeSet<
 }
 
 /// Becomes the new program; comes back only with an error.
-pub(super) fn become_new(program: &Program, crews: &[Crew]) -> io::Error {
+pub(super) fn become_new(program: &Program, crews: &[Crew], heard: &Heard) -> io::Error {
     let left = match Left::new(RELOAD, crews) {
         Ok(left) => left,
         Err(e) => return e,
     };
     let mut command = program.command();
     command.env(KEPT, &left.text);
-    signals::all_held_back(|| command.exec()).unwrap_or_else(|e| e)
+    let left = signals::all_held_back(|| {
+        heard.leave();
+        command.exec()
+    });
+    left.unwrap_or_else(|e| e)
 }
