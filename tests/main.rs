@@ -39,6 +39,7 @@
 //! * `python_limits`: what one request of a Python program may take
 //! * `python_preload`: workers that are forked from a process which has loaded what they share
 //! * `python_reload`: modules that change on disk
+//! * `python_removed`: modules that the standard library once had
 //! * `python_requests`: requests as objects, in all roles; launchers made for flup
 //! * `python_wsgi`: what PEP 3333 asks of a server
 //! * `roles`: scripts that authorize, transform files and take the log
@@ -99,6 +100,8 @@ mod python_preload;
 mod python_regression;
 #[cfg(feature = "python")]
 mod python_reload;
+#[cfg(feature = "python")]
+mod python_removed;
 #[cfg(feature = "python")]
 mod python_requests;
 #[cfg(feature = "python")]

@@ -313,19 +313,6 @@ fn an_application_as_a_cgi_program() {
 }
 
 #[test]
-fn a_module_that_python_has_no_more() {
-    let directory = Directory::new();
-    let script = directory.file("old.py", "import telnetlib_gone, sys\n");
-    let address = directory.socket("s");
-    let _runner = serve(&address, &[&script.display().to_string()]);
-    assert!(call(&address, &[], b"").errors().contains("ModuleNotFoundError: No module named 'telnetlib_gone'"));
-    directory.file("old.py", "raise ModuleNotFoundError(\"No module named 'cgi'\", name='cgi')\n");
-    std::thread::sleep(Duration::from_millis(1100));
-    let errors = call(&address, &[], b"").errors();
-    assert!(errors.contains("pip install legacy-cgi brings it back"), "{errors}");
-}
-
-#[test]
 fn a_script_that_changes_or_is_broken() {
     let directory = Directory::new();
     let script = directory.file("app.py", "print('Content-Type: text/plain\\n')\nprint('first')");

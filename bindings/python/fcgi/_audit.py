@@ -49,7 +49,8 @@ class Audited(Script):
         for name, module in list(modules.items()):
             if name == "__main__" or name.partition(".")[0] == "fcgi" or not isinstance(module, type(sys)):
                 continue
-            own = not self.isolation.modules.is_standard(getattr(getattr(module, "__spec__", None), "origin", None) or "built-in")
+            origin = getattr(getattr(module, "__spec__", None), "origin", None) or "built-in"
+            own = not self.isolation.modules.is_standard(origin, name)
             names = {}
             for key, value in list(vars(module).items()):
                 if not isinstance(key, str) or key.startswith("__") or name == "sys" and key in OF_REQUESTS:

@@ -12,6 +12,7 @@ from importlib import _bootstrap, _bootstrap_external, machinery
 
 from fcgi import _fcgi, _reload
 from fcgi._effects import CHANGING, Loaded
+from fcgi._removed import REMOVED
 from fcgi._settings import Settings
 
 modules = sys.modules
@@ -75,7 +76,7 @@ class Loading(Loaded):
         self.warnings = []
         self.volatile = False
         origin = getattr(module.__spec__, "origin", None) or ""
-        self.is_standard = owner.is_standard(origin)
+        self.is_standard = owner.is_standard(origin, module.__name__)
         self.is_sibling = not self.is_standard and owner.folder is not None and owner.is_sibling(origin)
         if self.is_sibling:
             self.watch()
@@ -235,8 +236,12 @@ class Modules:
     def loading(self, module):
         return Loading(self, module)
 
-    def is_standard(self, origin):
-        return origin.startswith(self.standard) and not self.is_library(origin) or origin in ("built-in", "frozen")
+    def is_standard(self, origin, name):
+        """Whether a module is of the standard library, or was once and has been installed: `cgi.test()` sets limits for all who
+        come after."""
+        if self.is_library(origin):
+            return name.partition(".")[0] in REMOVED
+        return origin.startswith(self.standard) or origin in ("built-in", "frozen")
 
     def is_sibling(self, origin):
         """Whether a file is one of the script's own modules: of its directory, or of another one that no package is installed
@@ -259,7 +264,8 @@ class Modules:
             spec._initializing = False
         if name.partition(".")[0] in CACHES or name in ("sys", "builtins") or not isinstance(module, type(sys)):
             return
-        if self.is_standard(getattr(spec, "origin", None) or ""):
+        origin = getattr(spec, "origin", None) or ""
+        if self.is_standard(origin, name):
             self.snapshots[name] = _fcgi.Snapshot(module.__dict__, {"__warningregistry__"})
 
     @staticmethod

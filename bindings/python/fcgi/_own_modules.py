@@ -149,7 +149,7 @@ class Loading(Loaded):
         self.request = request = current()
         self.looked = self.is_sibling = False
         origin = getattr(module.__spec__, "origin", None) or ""
-        self.is_standard = owner.is_standard(origin)
+        self.is_standard = owner.is_standard(origin, module.__name__)
         if request is not None:
             self.outer, request.loading = request.loading, self
             self.is_sibling = not self.is_standard and owner.is_sibling(origin)

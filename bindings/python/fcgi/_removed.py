@@ -5,9 +5,9 @@ import sys
 REMOVED = {
     "aifc": "standard-aifc", "asynchat": "standard-asynchat", "asyncore": "standard-asyncore",
     "audioop": "audioop-lts", "cgi": "legacy-cgi", "cgitb": "legacy-cgi", "chunk": "standard-chunk",
-    "crypt": "legacycrypt", "distutils": "setuptools", "imghdr": "standard-imghdr", "imp": "zombie-imp",
+    "crypt": "crypt-r", "distutils": "setuptools", "imghdr": "standard-imghdr", "imp": "zombie-imp",
     "mailcap": "standard-mailcap", "nntplib": "standard-nntplib", "pipes": "standard-pipes",
-    "smtpd": "aiosmtpd", "sndhdr": "standard-sndhdr", "sunau": "standard-sunau", "telnetlib": "standard-telnetlib",
+    "smtpd": "standard-smtpd", "sndhdr": "standard-sndhdr", "sunau": "standard-sunau", "telnetlib": "standard-telnetlib",
     "uu": "standard-uu", "xdrlib": "standard-xdrlib",
 }  # fmt: skip
 
