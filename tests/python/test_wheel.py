@@ -120,18 +120,30 @@ SCRIPTS = glob.glob(os.path.join(os.path.dirname(__file__), "../scripts/python/[
 SCRIPTS = sorted(script for script in SCRIPTS if not script.endswith("/main_module.py"))
 
 
+def messages(stderr):
+    """The error stream without its tracebacks."""
+    return [line for line in stderr.splitlines() if line and not line.startswith((b"  ", b"Traceback"))]
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=os.path.basename)
 def test_as_under_cgi(serve, script):
-    """More requests, and the error streams, are compared in the tests of the program."""
+    """More requests are compared in the tests of the program."""
     script = os.path.abspath(script)
-    params = {"REQUEST_METHOD": "POST", "QUERY_STRING": "a=1&b=2", "SCRIPT_FILENAME": script, "SCRIPT_NAME": "/x.py", "CONTENT_LENGTH": "9"}
-    real = subprocess.run(
-        [sys.executable, script], input=b"word=good", env={**environment(), **params}, cwd=os.path.dirname(script), stdout=subprocess.PIPE
-    )
+    with open(script, encoding="latin-1") as text:
+        queries = [line[len("# query: ") :].rstrip("\n") for line in text if line.startswith("# query: ")]
+    # What CPython 3.12 and later say of a status that is no C long is an accident of their own.
+    queries = [query for query in queries if query != "1 << 80"] + ["a=1&b=2"]
     address = serve(script)
-    for _ in range(3):
-        stdout, _, status = ask(address, params, b"word=good")
-        assert (stdout, status) == (real.stdout, real.returncode & 0xFF)
+    for query in queries:
+        params = {"REQUEST_METHOD": "POST", "QUERY_STRING": query, "SCRIPT_FILENAME": script, "SCRIPT_NAME": "/x.py", "CONTENT_LENGTH": "9"}
+        real = subprocess.run(
+            [sys.executable, script], input=b"word=good", env={**environment(), **params}, cwd=os.path.dirname(script), capture_output=True
+        )
+        for _ in range(3):
+            stdout, stderr, status = ask(address, params, b"word=good")
+            # A script that says nothing gets an error page.
+            assert stdout == real.stdout or not real.stdout and stdout.startswith(b"Status: 500 ")
+            assert (messages(stderr), status) == (messages(real.stderr), real.returncode & 0xFF)
 
 
 STATE = """

@@ -59,12 +59,16 @@ def is_finalizer(func):
 
 def unraisable(exception, func):
     """Tells of an exception that nobody can catch, as `python3` does."""
+    what = ("Exception ignored in atexit callback", func)
+    if sys.version_info >= (3, 13):
+        # The function is part of the message there.
+        what = ("%s %r" % what, None)
     if sys.version_info < (3, 10):
         print("Error in atexit._run_exitfuncs:", file=sys.stderr)
     elif sys.unraisablehook is not sys.__unraisablehook__:
-        what = dict(exc_type=type(exception), exc_value=exception, exc_traceback=exception.__traceback__)
-        sys.unraisablehook(SimpleNamespace(err_msg="Exception ignored in atexit callback", object=func, **what))
+        told = dict(exc_type=type(exception), exc_value=exception, exc_traceback=exception.__traceback__)
+        sys.unraisablehook(SimpleNamespace(err_msg=what[0], object=what[1], **told))
         return
     else:
-        print("Exception ignored in atexit callback: %r" % (func,), file=sys.stderr)
+        print("%s:" % what[0] if what[1] is None else "%s: %r" % what, file=sys.stderr)
     sys.__excepthook__(type(exception), exception, exception.__traceback__)

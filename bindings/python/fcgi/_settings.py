@@ -10,7 +10,7 @@ import resource
 import signal
 import sys
 
-from fcgi._notes import tell
+from fcgi._notes import like, tell
 
 modules = sys.modules
 LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
@@ -162,9 +162,14 @@ class Codecs:
     def __init__(self, isolation):
         self.isolation = isolation
         self.functions, self.handlers = [], {}
+        self.register = codecs.register
         self.unregister = getattr(codecs, "unregister", None)
+        self.searches = False
         self.register_error, self.lookup_error = codecs.register_error, codecs.lookup_error
-        tell(self.on_register, "register", codecs, _codecs)
+        if self.unregister:
+            tell(self.on_register, "register", codecs, _codecs)
+        else:
+            codecs.register = _codecs.register = like(self.do_register, self.register)
         tell(self.on_error, "register_error", codecs, _codecs)
 
     def is_library(self):
@@ -173,10 +178,22 @@ class Codecs:
         return loading is not None and not loading.is_sibling
 
     def on_register(self, function, *_):
-        # Before Python 3.10 there is no way back.
-        if self.unregister and not self.is_library():
+        if not self.is_library():
             self.functions.append(function)
             self.isolation.undo.add(self.leave)
+
+    def do_register(self, search_function, /):
+        """Before Python 3.10 there is no way back: one function that stays asks those of the request."""
+        if self.is_library() or not callable(search_function):
+            return self.register(search_function)
+        if not self.searches:
+            self.register(self.search)
+            self.searches = True
+        self.functions.append(search_function)
+        self.isolation.undo.add(self.leave)
+
+    def search(self, name):
+        return next(filter(None, (function(name) for function in self.functions)), None)
 
     def on_error(self, name, *_):
         if isinstance(name, str) and not self.is_library():
@@ -188,7 +205,9 @@ class Codecs:
 
     def leave(self):
         while self.functions:
-            self.unregister(self.functions.pop())
+            function = self.functions.pop()
+            if self.unregister:
+                self.unregister(function)
         while self.handlers:
             self.register_error(*self.handlers.popitem())
 

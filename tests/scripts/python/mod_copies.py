@@ -1,5 +1,5 @@
 """A copy of a module of the library that a script loads for itself takes nobody's place in the next request."""
-import importlib
+import importlib.util
 import os
 import sys
 
