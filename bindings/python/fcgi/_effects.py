@@ -185,8 +185,7 @@ def configured():
             level = logger.level if name or logger.level != logging.WARNING else 0
             if handlers or level or logger.filters or not logger.propagate or logger.disabled:
                 found[name] = (handlers, logger.level, tuple(logger.filters), logger.propagate, logger.disabled)
-    names = tuple(sorted(logging._levelToName.items()))
-    return {**found, None: (names, tuple(getattr(logging.Formatter, name, None) for name in FORMATTER))}
+    return {**found, None: (dict(logging._levelToName), tuple(getattr(logging.Formatter, name, None) for name in FORMATTER))}
 
 
 # Attributes of `logging.Formatter` that are set for all.

@@ -338,11 +338,11 @@ class Isolation:
             if name not in self.loggers and (top not in modules or top == "__main__"):
                 del manager.loggerDict[name]
         levels, formatter = self.configured.get(None) or self.configured.setdefault(None, configured()[None])
-        if len(logging._levelToName) != len(levels):
+        if logging._levelToName != levels:
             logging._levelToName.clear()
             logging._levelToName.update(levels)
             logging._nameToLevel.clear()
-            logging._nameToLevel.update({name: level for level, name in levels}, WARN=logging.WARNING, FATAL=logging.FATAL)
+            logging._nameToLevel.update({name: level for level, name in levels.items()}, WARN=logging.WARNING, FATAL=logging.FATAL)
         for name, value in zip(FORMATTER, formatter):
             if getattr(logging.Formatter, name, None) is not value:
                 setattr(logging.Formatter, name, value)

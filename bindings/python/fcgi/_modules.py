@@ -11,7 +11,7 @@ import warnings
 from importlib import _bootstrap, _bootstrap_external, machinery
 
 from fcgi import _fcgi, _reload
-from fcgi._effects import CHANGING, Loaded
+from fcgi._effects import CHANGING, Loaded, configured
 from fcgi._removed import REMOVED
 from fcgi._settings import Settings
 
@@ -258,6 +258,9 @@ class Modules:
         self.settings.learn(name)
         if self.isolation:
             self.isolation.count_anew(name, module)
+            if name == "logging":
+                # The first script that has it may change it at once.
+                self.isolation.configured.setdefault(None, configured()[None])
         spec = getattr(module, "__spec__", None)
         if type(spec) is machinery.ModuleSpec and not hasattr(spec, "_initializing"):
             # Those that were there before the import system lack it, which is found out each time that they are imported.
