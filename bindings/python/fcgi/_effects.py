@@ -11,7 +11,7 @@ from contextvars import copy_context
 
 modules = sys.modules
 # Names of code that holds on to something of the request, or changes what shows nowhere.
-OF_REQUESTS = frozenset("__main__ argv seed putenv unsetenv".split())
+OF_LOADING = frozenset("__main__ argv seed putenv unsetenv".split())
 # Modules whose own functions change them.
 CHANGING = frozenset(
     "tempfile gettext time locale threading warnings asyncio.events concurrent.futures.thread concurrent.futures.process".split()
@@ -41,7 +41,7 @@ class Loaded:
         if seen is not None:
             if not self.is_sibling:
                 seen.absorb()
-            elif seen.differs(names) or not failed and holds(self.module) or names & OF_REQUESTS & used_as_it_loads(self.module):
+            elif seen.differs(names) or not failed and holds(self.module) or names & OF_LOADING & used_as_it_loads(self.module):
                 self.has_changed = True
             elif not failed:
                 # A thread that waits for work is the module's, and stays as it does.
@@ -135,7 +135,7 @@ def used_as_it_loads(module):
     try:
         left = [ast.parse(module.__spec__.loader.get_source(module.__spec__.name))]
     except (AttributeError, ImportError, SyntaxError, TypeError):
-        return OF_REQUESTS
+        return OF_LOADING
     names = set()
     while left:
         node = left.pop()

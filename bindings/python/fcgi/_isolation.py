@@ -12,7 +12,7 @@ from fcgi._ends import Ends
 from fcgi._exits import Exits, unraisable
 from fcgi._modules import Modules
 from fcgi._notes import Counter, noted, tell
-from fcgi._settings import Codecs
+from fcgi._settings import Codecs, put_start_method
 from fcgi._signals import Signals
 
 modules = sys.modules
@@ -188,9 +188,6 @@ class Isolation:
                 self.left += waiting
                 raise
 
-    # The start method of `multiprocessing` before somebody asks for it.
-    start_method = None
-
     def end_processes(self):
         """Waits for processes of `multiprocessing`, ends those that are daemons, and those that serve these."""
         util = modules["multiprocessing.util"]
@@ -201,9 +198,8 @@ class Isolation:
                 unraisable(e, util._exit_function)
             util._exiting = False
         # Whoever makes a process has set it for all.
-        context = modules.get("multiprocessing.context")
-        if context is not None and not self.is_shared:
-            context._default_context._actual_context = self.start_method
+        if "multiprocessing.context" in modules and not self.is_shared:
+            put_start_method(None)
         for name, attribute in (("forkserver", "_forkserver"), ("resource_tracker", "_resource_tracker")):
             server = getattr(modules.get("multiprocessing." + name), attribute, None)
             if server is not None and hasattr(server, "_stop"):

@@ -31,13 +31,14 @@ pub fn built_with(executable: &'static str, stamp: Option<&'static str>) {
 /// that it uses.
 pub fn outdated() -> Option<String> {
     let &(executable, stamp) = BUILT_WITH.get()?;
-    let metadata = std::fs::metadata(executable).ok()?;
-    let is_same = stamp? == format!("{} {}", metadata.len(), metadata.mtime());
-    (!is_same).then(|| {
-        format!(
-            "{executable} has been updated since this program was built, which is part of it: build the program again"
-        )
+    is_changed(Path::new(executable), stamp?).then(|| {
+        format!("{executable} has been updated, and this program contains it as it was before: build the program again")
     })
+}
+
+/// Whether a file is there and not what its stamp says.
+fn is_changed(file: &Path, stamp: &str) -> bool {
+    std::fs::metadata(file).is_ok_and(|now| stamp != format!("{} {}", now.len(), now.mtime()))
 }
 
 /// Why the one that the program was built with is not found, unless `PYTHONHOME` says where its library is.
@@ -97,4 +98,20 @@ fn is_installed(program: &Path, version: &str) -> bool {
         // The free-threaded build has a library of its own.
         ["", "t"].iter().any(|build| library.join(format!("python{minor}{build}/os.py")).is_file())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_is_noticed() {
+        let file = std::env::current_exe().unwrap();
+        let metadata = std::fs::metadata(&file).unwrap();
+        let stamp = |length: u64, time: i64| format!("{length} {time}");
+        assert!(!is_changed(&file, &stamp(metadata.len(), metadata.mtime())));
+        assert!(is_changed(&file, &stamp(metadata.len() + 1, metadata.mtime())));
+        assert!(is_changed(&file, &stamp(metadata.len(), metadata.mtime() - 1)));
+        assert!(!is_changed(Path::new("/no/such/python3"), "1 1"));
+    }
 }
