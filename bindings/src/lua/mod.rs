@@ -24,6 +24,12 @@
 //! Lua's own `io` library runs on C streams whose ends are the request's (`stdio`), so its files are the real ones.
 //! Functions that would end the process, see the environment, or start children are replaced (`functions`, `ends`). After each
 //! request the library tables are compared with how they were and put back (`isolation`, `modules`).
+//!
+//! # Safety
+//!
+//! What a function asks of its caller that takes a `lua_State` is the same everywhere, unless it says more: the state is live and
+//! used by this thread alone, its stack holds what the function's description says and has room for what it adds, and around
+//! one that may raise an error there is a protected call. Lua itself calls those that are `extern "C-unwind"`, and keeps to it.
 
 mod accept;
 mod application;
